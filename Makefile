@@ -1,0 +1,37 @@
+# Every target sets up .venv in the checkout by itself; when it is there and up to date that costs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint format
+
+help:
+	@echo "make demo    erase a style from the bundled model, judge it, draw it, export it (into demo/)"
+	@echo "make test    run every test that needs neither a GPU nor a browser"
+	@echo "make lint    ruff and pyright"
+	@echo "make format  let ruff rewrite the files"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (the first time this downloads PyTorch and takes a few minutes) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,data]"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/studio demo --out demo
+
+# One thread: the models under test are tiny, and threads that wait for each other cost more than they add.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not browser" $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
