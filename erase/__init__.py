@@ -1,0 +1,35 @@
+"""Erasing concepts from image generators: vocabulary, maths and methods, on torch, safetensors and pydantic alone."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from erase.edit import Edit as Edit
+    from erase.errors import BadInput as BadInput
+    from erase.methods import build as build
+    from erase.methods import method_names as method_names
+    from erase.model import Concept as Concept
+    from erase.model import Shot as Shot
+    from erase.work import Step as Step
+    from erase.work import drain as drain
+
+# Resolved on first use, so that a command line that only prints help does not wait for torch.
+_HOME = {
+    "BadInput": "errors",
+    "Concept": "model",
+    "Edit": "edit",
+    "Shot": "model",
+    "Step": "work",
+    "build": "methods",
+    "drain": "work",
+    "method_names": "methods",
+}
+__all__ = ["BadInput", "Concept", "Edit", "Shot", "Step", "build", "drain", "method_names"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'erase' has no attribute {name!r}")
+    return getattr(import_module(f"erase.{_HOME[name]}"), name)

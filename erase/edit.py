@@ -1,0 +1,178 @@
+"""An erasure as a value: named weight deltas to wear, scale, add, subtract, save and load."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from erase.model import BadInput, nearest
+
+FORMAT = 1
+
+
+def canonical(name: str) -> str:
+    """The stored form of a parameter name: text towers always carry `text_model.`, which some versions flatten."""
+    tower, _, rest = name.partition(".")
+    flattened = tower.startswith("text") and rest.split(".")[0] in ("embeddings", "encoder", "final_layer_norm")
+    return f"{tower}.text_model.{rest}" if flattened else name
+
+
+def live(name: str, parameters: Mapping[str, nn.Parameter]) -> str | None:
+    """The name under which a network holds the parameter of a canonical name, or None."""
+    short = name.replace(".text_model.", ".", 1)
+    return name if name in parameters else short if short in parameters else None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Additive weight deltas by parameter name, and where they come from (`about`, plain JSON values)."""
+
+    deltas: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deltas", {canonical(name): delta.detach() for name, delta in self.deltas.items()})
+
+    @contextmanager
+    def worn(self, network: nn.Module, strength: float = 1.0) -> Iterator[None]:
+        """Inside the block the network's weights are base + strength·delta; afterwards they are the old bits again.
+
+        Raises BadInput, before anything is changed, for a delta whose name or shape the network does not have.
+        """
+        parameters = self._fitted(network)
+        before: list[tuple[nn.Parameter, Tensor]] = []
+        try:
+            for parameter, delta in parameters if strength else ():
+                with torch.no_grad():
+                    before.append((parameter, parameter.detach().clone()))
+                    wide = torch.promote_types(parameter.dtype, torch.float32)
+                    parameter.copy_(parameter.to(wide) + strength * delta.to(parameter.device, wide))
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, weights in reversed(before):
+                    parameter.copy_(weights)
+
+    def _fitted(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+        known = dict(network.named_parameters())
+        fitted = []
+        for name, delta in self.deltas.items():
+            held = live(name, known)
+            if held is None:
+                raise BadInput(f"This edit was made for another kind of model. {nearest(name, known, 'parameter')}")
+            if known[held].shape != delta.shape:
+                raise BadInput(
+                    f"This edit was made for another model: its {name} is {_by(delta)}, here it is {_by(known[held])}."
+                )
+            fitted.append((known[held], delta))
+        return fitted
+
+    def __add__(self, other: Edit) -> Edit:
+        return _sum((self, 1.0), (other, 1.0))
+
+    def __sub__(self, other: Edit) -> Edit:
+        return _sum((self, 1.0), (other, -1.0))
+
+    def __mul__(self, strength: float) -> Edit:
+        return _sum((self, float(strength)))
+
+    __rmul__ = __mul__
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 (hex) over names, dtypes, shapes and values, in sorted order."""
+        digest = hashlib.sha256()
+        for name, delta in sorted(self.deltas.items()):
+            digest.update(f"{name} {delta.dtype} {tuple(delta.shape)}\n".encode())
+            digest.update(delta.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def storage_bytes(self) -> int:
+        """What the deltas weigh on disk."""
+        return sum(delta.numel() * delta.element_size() for delta in self.deltas.values())
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the edit as safetensors with `about` in its header; the file is there whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = shutil.disk_usage(path.parent).free
+        if room < self.storage_bytes:
+            raise BadInput(f"No disk space: {path} needs {_size(self.storage_bytes)}, {_size(room)} are free.")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            header = {"format": "pt", "edit": str(FORMAT), "about": json.dumps(dict(self.about), sort_keys=True)}
+            tensors = {name: delta.cpu().contiguous() for name, delta in self.deltas.items()}
+            save_file(tensors, temporary, metadata=header)
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+                raise BadInput(f"No disk space left while writing {path}; nothing was kept of it.") from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    @staticmethod
+    def load(path: str | Path) -> Edit:
+        """Reads an edit; raises BadInput for a file that is missing, cut short, or something else."""
+        path = Path(path)
+        if not path.is_file():
+            raise BadInput(f"There is no edit file {path}; `studio erase` writes one as RUN/edit.safetensors.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                if "edit" not in header or "about" not in header:
+                    raise BadInput(f"{path} holds tensors but is no edit: its header has no provenance.")
+                if int(header["edit"]) > FORMAT:
+                    raise BadInput(f"{path} was written by a newer version (format {header['edit']}); please update.")
+                return Edit({name: file.get_tensor(name) for name in list(file.keys())}, json.loads(header["about"]))
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise BadInput(f"{path} is damaged, cut short or no edit file ({error}); write it again.") from error
+
+
+def _sum(*terms: tuple[Edit, float]) -> Edit:
+    """The weighted sum of edits over the union of their names; `about` lists each original edit and its strength."""
+    deltas: dict[str, Tensor] = {}
+    parents: dict[str, dict[str, Any]] = {}
+    for edit, strength in terms:
+        for name, delta in edit.deltas.items():
+            if name in deltas and deltas[name].shape != delta.shape:
+                raise BadInput(f"These edits are for different models: {name} is {_by(deltas[name])} and {_by(delta)}.")
+            scaled = delta * strength
+            deltas[name] = deltas[name] + scaled.to(deltas[name].device) if name in deltas else scaled
+        for parent in _parents(edit):
+            known = parents.setdefault(parent["hash"], {**parent, "strength": 0.0})
+            known["strength"] += parent["strength"] * strength
+    # An edit that was added and taken away again leaves no trace in the ledger.
+    listed = [parent for parent in parents.values() if parent["strength"] != 0.0]
+    bases = {parent["about"].get("base") for parent in parents.values()}
+    return Edit(deltas, {"method": "sum", "base": bases.pop() if len(bases) == 1 else None, "parents": listed})
+
+
+def _parents(edit: Edit) -> list[dict[str, Any]]:
+    if "parents" in edit.about:
+        return list(edit.about["parents"])
+    return [{"hash": edit.hash, "strength": 1.0, "about": dict(edit.about)}]
+
+
+def _by(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a single number"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

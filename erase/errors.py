@@ -1,0 +1,34 @@
+"""The one error a user can cause, and the sentence that helps them out of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BadInput(ValueError):
+    """A mistake in what was asked; its text is one sentence for the user, and the command line exits with 2."""
+
+
+def plain(name: str) -> str:
+    """The form in which two spellings of a name are compared: case, spaces, dashes and underscores do not matter."""
+    return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+
+
+def nearest(given: str, possible: Iterable[str], what: str) -> BadInput:
+    """The error for an unknown name: what was given, the nearest guess, and what is possible."""
+    names = sorted(possible)
+    spelled = {plain(name): name for name in names}
+    close = difflib.get_close_matches(plain(given), list(spelled), n=1, cutoff=0.5)
+    guess = f" Did you mean {spelled[close[0]]!r}?" if close else ""
+    known = ", ".join(names) if len(names) <= 40 else f"{', '.join(names[:4])} … ({len(names)} in all)"
+    return BadInput(f"Unknown {what} {given!r}.{guess} Possible: {known or 'none'}.")
+
+
+def match(given: str, possible: Iterable[str], what: str) -> str:
+    """The possible name that `given` spells, or BadInput with the nearest guess."""
+    names = list(possible)
+    for name in names:
+        if plain(name) == plain(given):
+            return name
+    raise nearest(given, names, what)

@@ -1,0 +1,177 @@
+"""Erasing Concepts from Diffusion Models (Gandikota et al., ICCV 2023, arXiv 2303.07345).
+
+The student, told the concept c, learns to predict what the teacher would say when guided away from it:
+
+    mean (ε_θ(z, t, c) − [e_∅ − η(e_c − e_∅)])²,   e from the unedited weights, z from their guided rollouts on c.
+
+First the teacher's rollouts fill a bank (both halves of the guided call are the lesson, so e_c and e_∅ are free), then
+the slice is tuned on it. Ours, not the paper's: `retain` adds  retain · mean (ε_θ(z, t, r) − e_r)²  on rollouts of the
+kept concepts r, `target="anchor"` puts the anchor's prediction e_a in the place of e_∅, and `confine` holds what
+cross-attention makes of codes that every prompt shares. With retain 0, "negative" and "none" this is the paper's ESD on
+rollouts of the frozen model, where t is the noise level of z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from erase.about import agreed, job_mark, provenance
+from erase.edit import Edit
+from erase.loan import borrowed, stream, substituted
+from erase.model import BadInput, Codes, Concept, Denoiser, require
+from erase.sentences import Templates, encode_all, spoken
+from erase.slices import select
+from erase.trajectory import Bank, Rollout, plan, remembered, teach
+from erase.tune import Masters, span
+from erase.work import Step, Work, with_state
+
+SLICE = {"x": "cross", "u": "not_cross", "x-strict": "kv", "all": "full"}
+
+
+def erased(present: Tensor, absent: Tensor, base: Tensor, eta: float) -> Tensor:
+    """The target base − η(e_c − e_∅): with base = e_∅ the paper's, with base = e_b it erases c from b."""
+    return base - eta * (present - absent)
+
+
+class ESD(BaseModel, frozen=True, extra="forbid"):
+    """Trains part of the U-Net to steer away from a concept, taught by its own unedited self."""
+
+    paper: ClassVar[str] = "Erasing Concepts from Diffusion Models (arXiv 2303.07345)"
+    needs: ClassVar[type] = Denoiser
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "style": {},
+        "object": {"variant": "u"},
+        "nudity": {"variant": "u"},
+        "quick": {"iterations": 200, "lr": 5e-5, "steps": 20, "seeds": 8},
+    }
+
+    variant: Literal["x", "u", "x-strict", "all"] = Field(
+        "x",
+        description="what is trained: x, cross-attention (prompts that name the concept) · u, all other layers (also "
+        "where it is unnamed) · x-strict, only keys and values of cross-attention · all, the whole U-Net",
+    )
+    iterations: int = Field(1000, ge=1, le=100_000, description="optimiser steps; more erases more firmly")
+    lr: float = Field(1e-5, gt=0, le=0.1, description="Adam's learning rate; too high blurs everything")
+    eta: float = Field(1.0, ge=-1, le=20, description="how far beyond 'absent' the picture is pushed (η)")
+    target: Literal["negative", "anchor"] = Field(
+        "negative", description="what takes the concept's place: its opposite, or what the anchor's words would draw"
+    )
+    batch: int = Field(2, ge=1, le=256, description="lessons per step; larger is smoother and costs in proportion")
+    seeds: int = Field(16, ge=1, le=4096, description="rollouts taught per concept, at least one for each of its texts")
+    guidance: float = Field(3.0, gt=1, le=30, description="guidance of the rollouts; higher makes the concept plainer")
+    steps: int = Field(50, ge=2, le=1000, description="denoising steps of a rollout")
+    templates: Templates = Field(
+        True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
+    )
+    confine: Literal["none", "start", "rest"] = Field(
+        "start",
+        description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
+    )
+    retain: float = Field(1.0, ge=0, le=100, description="weight of lessons on the kept concepts; 0 is the paper's ESD")
+    keep_seeds: int = Field(1, ge=1, le=1024, description="rollouts taught per kept concept")
+
+    def erase(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """Teaches, then tunes; each Step's state resumes the run to the same bits."""
+        require(model, Denoiser, "esd")
+        agreed(concepts, keep)
+        about = provenance(self, model, concepts, keep, seed)
+        mark = job_mark(about)
+        if state is not None and not torch.equal(state.get("job", mark[:0]), mark):
+            raise BadInput("The saved state belongs to another job: other knobs, concepts, seed, model or versions.")
+        with borrowed(model.network, train=False):
+            deltas = yield from with_state(self._train(model, concepts, keep, seed, state or {}), {"job": mark})
+        return Edit(deltas, {**about, "cost": self.cost(concepts, keep)})
+
+    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+        """U-Net sample-forwards of a whole run: a prediction for one latent counts one, a guided call two."""
+        rollouts, kept = len(self._rollouts(concepts)), len(self._kept_rollouts(keep))
+        taught = self.steps * (rollouts * (3 if self.target == "anchor" else 2) + 2 * kept)
+        samples = self.iterations * self.batch * (2 if kept else 1)
+        return {
+            "rollouts": rollouts,
+            "kept_rollouts": kept,
+            "draws_per_rollout": self.iterations * self.batch / rollouts,
+            "teach_forwards": taught,
+            "tune_forwards": samples,
+            "gradient_steps": self.iterations,
+            "gradient_samples": samples,
+            "forwards_per_step": (taught + samples) / self.iterations,
+            "forwards_per_sample": (taught + samples) / samples,
+        }
+
+    def _rollouts(self, concepts: Sequence[Concept]) -> list[Rollout]:
+        return plan([spoken(concept, self.templates) for concept in concepts], self.seeds, every=True)
+
+    def _kept_rollouts(self, keep: Sequence[Concept]) -> list[Rollout]:
+        texts = [spoken(concept, self.templates) for concept in keep]
+        return plan(texts, self.keep_seeds, every=False) if self.retain else []
+
+    def _train(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept],
+        seed: int,
+        state: Mapping[str, Tensor],
+    ) -> Work[dict[str, Tensor]]:
+        asked = {"seed": seed, "guidance": self.guidance, "steps": self.steps, "state": state}
+        base = "instead" if self.target == "anchor" else "absent"
+        banks = {"teach": (yield from teach(model, self._rollouts(concepts), "teach", ("present", base), **asked))}
+        taught = remembered(banks["teach"], "teach")
+        if kept := self._kept_rollouts(keep):
+            work = teach(model, kept, "teach kept", ("present",), **asked)
+            banks["teach kept"] = yield from with_state(work, taught)
+            taught |= remembered(banks["teach kept"], "teach kept")
+        masters = Masters(model.network, select(model.network, SLICE[self.variant]), self.lr, self._held(model))
+        done = int(state["tuned"]) if "tuned" in state else 0
+        if done:
+            masters.load(state)
+        yield from with_state(self._tune(model, masters, banks, base, seed, done), taught)
+        return {name: delta.detach().cpu() for name, delta in masters.deltas.items()}
+
+    def _held(self, model: Denoiser) -> dict[str, Tensor]:
+        if self.confine == "none":
+            return {}
+        with torch.no_grad():
+            resting = model.resting_codes()
+        basis = span(resting[:1] if self.confine == "start" else resting)
+        return {f"{name}.weight": basis for name in model.readers()}
+
+    def _tune(
+        self, model: Denoiser, masters: Masters, banks: Mapping[str, Bank], base: str, seed: int, done: int
+    ) -> Work[None]:
+        codes = {name: encode_all(model, [rollout.prompt for rollout in bank.rollouts]) for name, bank in banks.items()}
+        for step in range(done, self.iterations):
+            lessons = {name: bank.lessons(stream(seed, name, step), self.batch, model) for name, bank in banks.items()}
+            z = torch.cat([lesson.z for lesson in lessons.values()])
+            t = torch.cat([lesson.t for lesson in lessons.values()])
+            read = Codes.cat([codes[name][lesson.rollout] for name, lesson in lessons.items()])
+            said = lessons["teach"].said
+            target = erased(said["present"], said[base], said[base], self.eta)
+            with torch.enable_grad(), substituted(model.network, masters.weights()):
+                predicted = model.predict_noise(z, t, read).float()
+                losses = {"erase": (predicted[: self.batch] - target).square().mean()}
+                if "teach kept" in lessons:
+                    off = predicted[self.batch :] - lessons["teach kept"].said["present"]
+                    losses["retain"] = self.retain * off.square().mean()
+                masters.step(torch.stack(list(losses.values())).sum())
+            shown = {name: float(loss.detach()) for name, loss in losses.items()}
+            yield Step("tune", step + 1, self.iterations, shown, state=partial(_snapshot, masters, step + 1))
+
+
+def _snapshot(masters: Masters, done: int) -> dict[str, Tensor]:
+    return {"tuned": torch.tensor(done), **masters.state()}

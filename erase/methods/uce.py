@@ -1,0 +1,113 @@
+"""Unified Concept Editing in Diffusion Models (Gandikota et al., WACV 2024, arXiv 2308.14761), in closed form.
+
+With concept codes C, anchor codes A and kept codes R as columns, every reader W gets the W' that minimises
+
+    e‖W'C − WA‖² + h‖W'R − WR‖² + λ‖W' − W‖².
+
+All readers take the same codes, so the solution is one map of code space, folded into each of them:
+
+    W' = W(I + Δ),   Δ = e(A − C)Cᵀ G⁻¹,   G = eCCᵀ + hRRᵀ + λI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from erase.about import agreed, provenance
+from erase.edit import Edit
+from erase.fold import fold
+from erase.model import Concept, Contrast, Denoiser, Rows, require
+from erase.sentences import Templates, chosen, sentence_contrast
+from erase.work import Step, Work
+
+FULL_HOLD = 10  # a list of more rows than this shares the hold of this many, so that its length does not matter
+
+
+def change(C: Tensor, A: Tensor, R: Tensor, *, e: float, h: Tensor, damping: float) -> Tensor:
+    """Δ [code code] for rows C, A [n code] and kept rows R [m code] with a weight each, h [m]; all float64."""
+    G = e * C.T @ C + R.T @ (h[:, None] * R) + damping * torch.eye(C.shape[1], dtype=C.dtype)
+    return torch.linalg.solve(G, e * C.T @ (A - C)).T  # G is symmetric, so this is e(A − C)Cᵀ G⁻¹ of column notation
+
+
+def hold_weights(hold: float, rows: int) -> Tensor:
+    """h of each of `rows` kept rows: `hold`, or less for long lists."""
+    return torch.full((rows,), hold * min(1.0, FULL_HOLD / max(rows, 1)), dtype=torch.float64)
+
+
+class UCE(BaseModel, frozen=True, extra="forbid"):
+    """Moves the words of a concept onto its anchor's, in seconds and without training."""
+
+    paper: ClassVar[str] = "Unified Concept Editing in Diffusion Models (arXiv 2308.14761)"
+    needs: ClassVar[type] = Denoiser
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "style": {},
+        "object": {},
+        "nudity": {"rows": "tail"},
+        "strong": {"rows": "tail", "templates": True, "damping": 0.1},
+    }
+
+    push: float = Field(1.0, gt=0, le=1e4, description="how firmly the concept is moved onto its anchor (e)")
+    hold: float = Field(1.0, ge=0, le=1e6, description="how firmly kept concepts stay where they are (h)")
+    damping: float = Field(0.5, gt=0, le=1e4, description="how strongly everything else resists change (λ)")
+    rows: Rows = Field(
+        "last", description="what is moved: the concept's last token, also all that follows it, or the whole prompt"
+    )
+    kept_rows: Rows = Field("last", description="what is held of each kept concept")
+    templates: Templates = Field(
+        False, description="also move the concept inside sentences: true, or a list such as 'a photo of {}'"
+    )
+    rest: bool = Field(True, description="hold the start code and the empty prompt, which every image reads")
+
+    def erase(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """One solve for all concepts; `seed` and `state` are not needed, for nothing is drawn and it takes seconds."""
+        require(model, Denoiser, "uce")
+        agreed(concepts, keep)
+        pairs, kept = [], []
+        for done, concept in enumerate((*concepts, *keep), 1):
+            if done <= len(concepts):
+                pairs.append(self._codes(model, concept, self.rows))
+            else:
+                kept.append(self._codes(model, concept, self.kept_rows).present)
+            yield Step("encode", done, len(concepts) + len(keep))
+        with torch.no_grad():
+            resting = [model.resting_codes()] if self.rest else []
+            pooled = model.encode([""]).pooled is not None
+        width = pairs[0].present.shape[1]
+        C, A = _rows([pair.present for pair in pairs], width), _rows([pair.absent for pair in pairs], width)
+        held = [_rows(rows, width) for rows in (kept, resting)]
+        h = torch.cat([hold_weights(self.hold, len(rows)) for rows in held])
+        delta = change(C, A, torch.cat(held), e=self.push, h=h, damping=self.damping)
+        yield Step("solve", 1, 1)
+        deltas = yield from fold(model.readers(), delta)
+        about = provenance(self, model, concepts, keep, seed)
+        about["rows"] = {"pushed": len(C), "kept": len(held[0]), "resting": len(held[1])}
+        if pooled:
+            about["note"] = "The pooled text vector is a second way into this model; a closed form does not reach it."
+        return Edit(deltas, about)
+
+    def _codes(self, model: Denoiser, concept: Concept, rows: Rows) -> Contrast:
+        with torch.no_grad():
+            bare = model.contrast(concept, rows)
+            templates = chosen(self.templates, concept)
+            if not templates:
+                return bare
+            inside = sentence_contrast(model, concept, templates, rows)
+            return Contrast(torch.cat([bare.present, inside.present]), torch.cat([bare.absent, inside.absent]))
+
+
+def _rows(parts: Sequence[Tensor], width: int) -> Tensor:
+    """The rows of all parts, [0 width] if there are none, in float64 on the CPU."""
+    return torch.cat([torch.empty(0, width, dtype=torch.float64), *(part.to("cpu", torch.float64) for part in parts)])

@@ -1,0 +1,271 @@
+"""The vocabulary: what is erased, what is drawn, and what a model must offer to have something erased from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
+from torch import Tensor, nn
+
+from erase.errors import BadInput, match, nearest, plain
+from erase.work import Work
+
+__all__ = [
+    "BadInput", "Codes", "Concept", "Contrast", "Denoiser", "Gan", "Generator", "Kind", "Rows", "Shot", "Trajectory",
+    "match", "nearest", "plain", "require",
+]  # fmt: skip
+
+Kind = Literal["style", "object", "nudity", "identity", "attribute"]
+Rows = Literal["last", "tail", "all"]
+
+# What is drawn in place of a concept when the user names no anchor.
+INSTEAD: dict[str, str] = {
+    "style": "painting",
+    "object": "",
+    "nudity": "a person wearing clothes",
+    "identity": "a person",
+    "attribute": "",
+}
+
+
+def _words(text: str) -> str:
+    """The text as a tokenizer should see it: Van_Gogh is two words, and no word is empty."""
+    return " ".join(text.replace("_", " ").split())
+
+
+class Concept(BaseModel, frozen=True, extra="forbid"):
+    """Something a model can draw: a name, other ways of saying it, and the anchor to be drawn in its place.
+
+    Underscores become spaces. Raises BadInput for an empty name or an anchor that is the concept itself.
+    """
+
+    name: str
+    kind: Kind = "object"
+    prompts: tuple[str, ...] = ()
+    anchor: str | None = None
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].removeprefix("Value error, ")
+            raise BadInput(f"Concept {where}: {message}." if where else message) from None
+
+    @field_validator("name", "anchor")
+    @classmethod
+    def _spell(cls, text: str | None) -> str | None:
+        return None if text is None else _words(text)
+
+    @field_validator("prompts")
+    @classmethod
+    def _spell_all(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(words for words in map(_words, prompts) if words))
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Concept:
+        if not self.name:
+            raise BadInput("A concept needs a name, for example 'Van Gogh'; the given one is empty.")
+        if self.anchor is not None:
+            self.refuse_own_anchor()
+        return self
+
+    def refuse_own_anchor(self) -> None:
+        """Raises BadInput if the concept is to be replaced by itself.
+
+        Checked at once for a given anchor, and by methods for the default one, which a kept concept may well be.
+        """
+        for phrase in (self.name, *self.phrases):
+            if phrase.lower() == self.instead.lower():
+                raise BadInput(
+                    f"The concept {phrase!r} and its anchor are the same words, so nothing would change; "
+                    "give another anchor, or '' for nothing in particular."
+                )
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """The texts that stand for the concept: its prompts if it has any, else its name."""
+        return self.prompts or (self.name,)
+
+    @property
+    def instead(self) -> str:
+        """The words drawn in place of the concept; '' is nothing in particular."""
+        return INSTEAD[self.kind] if self.anchor is None else self.anchor
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image to draw; equal shots give equal images, whatever else is in the batch."""
+
+    seed: int
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A concept's codes [n code] beside its anchor's, row by row."""
+
+    present: Tensor
+    absent: Tensor
+
+    def __post_init__(self) -> None:
+        if self.present.ndim != 2 or self.present.shape != self.absent.shape:
+            raise ValueError(f"contrast rows {tuple(self.present.shape)} and {tuple(self.absent.shape)} do not pair up")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the network reads of n prompts: token codes [n token code] and, for SDXL, pooled vectors [n p]."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, which: int | slice | Tensor) -> Codes:
+        """Some of the prompts; an int keeps the prompt dimension."""
+        rows = slice(which, which + 1 or None) if isinstance(which, int) else which
+        return Codes(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Codes:
+        """The same codes on another device or in another dtype."""
+        pooled = None if self.pooled is None else self.pooled.to(device=device, dtype=dtype)
+        return Codes(self.tokens.to(device=device, dtype=dtype), pooled)
+
+    def repeat(self, n: int) -> Codes:
+        """Every prompt n times, neighbours equal: a b → a a b b."""
+        pooled = None if self.pooled is None else self.pooled.repeat_interleave(n, 0)
+        return Codes(self.tokens.repeat_interleave(n, 0), pooled)
+
+    @staticmethod
+    def cat(parts: Sequence[Codes]) -> Codes:
+        """Several codes in one batch; either all of them have pooled vectors or none."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        if pooled and len(pooled) != len(parts):
+            raise ValueError("some codes have pooled vectors and some do not")
+        return Codes(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """DDIM rollouts, on the CPU: latents z [n steps c h w] as the network received them at times t [steps], and its two
+    predictions of the noise at each, with the prompt (present) and without (absent), shaped like z."""
+
+    z: Tensor
+    t: Tensor
+    present: Tensor
+    absent: Tensor
+
+
+class Generator(Protocol):
+    """A model that draws: `network` is one root module, so every parameter has one dotted name."""
+
+    name: str
+    network: nn.Module
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the unedited weights, computed when first asked for."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def readers(self) -> dict[str, nn.Linear]:
+        """Every linear layer that reads codes, by its dotted name under `network`."""
+        ...
+
+    def contrast(self, concept: Concept, rows: Rows = "last") -> Contrast:
+        """The codes of each of the concept's phrases beside its anchor's.
+
+        `last` is the last subject token (the first end row where the phrase is empty), `tail` that one and all after
+        it, `all` every row.
+        """
+        ...
+
+    def resting_codes(self) -> Tensor:
+        """The codes every image reads [n code]: the start code and all codes of the empty prompt."""
+        ...
+
+    def sample(
+        self, shots: Sequence[Shot], *, steps: int | None = None, guidance: float | None = None, batch: int = 32
+    ) -> Work[Tensor]:
+        """Draws the shots: [n 3 h w] in [0, 1] on the CPU; None means the model's own default."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes the model in its native format."""
+        ...
+
+
+class Denoiser(Generator, Protocol):
+    """A text-to-image diffusion model, spoken to in ε whatever it was trained to predict."""
+
+    latent_shape: tuple[int, int, int]
+    default_steps: int
+    default_guidance: float
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """ᾱ [T], float64 on the CPU."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> Codes:
+        """The codes of prompts, differentiable in the text encoder's weights."""
+        ...
+
+    def predict_noise(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
+        """ε [n c h w] for latents z at times t ([n] or scalar, long); v-models are converted inside."""
+        ...
+
+    def add_noise(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """√ᾱ·z0 + √(1−ᾱ)·noise."""
+        ...
+
+    def noise(self, shots: Sequence[Shot]) -> Tensor:
+        """Initial latents [n c h w], one CPU generator per seed."""
+        ...
+
+    def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:
+        """Guided DDIM rollouts (η = 0) with everything the network saw and said on the way."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [n 3 h w] in [0, 1] of latents."""
+        ...
+
+
+class Gan(Generator, Protocol):
+    """A style-based GAN."""
+
+    discriminator: nn.Module | None
+    w_avg: Tensor
+
+    def mapping(self, z: Tensor) -> Tensor:
+        """Codes w of latents z."""
+        ...
+
+    def synthesis(self, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Images of codes w."""
+        ...
+
+
+def require(model: Generator, needs: type, method: str) -> None:
+    """Raises BadInput unless the model is of the family a method works on."""
+    # One telling attribute, not isinstance: before Python 3.12 that would compute every property, fingerprint too.
+    told_by, family = {
+        Denoiser: ("predict_noise", "a diffusion model"),
+        Gan: ("synthesis", "a GAN"),
+        Generator: ("readers", "a generator"),
+    }[needs]
+    if not hasattr(model, told_by):
+        raise BadInput(f"{method} needs {family}, and {model.name} is not one; `studio methods` lists what fits.")

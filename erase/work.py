@@ -1,0 +1,57 @@
+"""Long jobs as generators: they yield Steps, return a result, and may be closed at any Step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:  # so that listing methods and printing help never wait for torch
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of progress: `done` of `total` in `stage`.
+
+    `preview` is an image batch [n 3 h w] in [0, 1]. `state()` gives the tensors from which the job can be resumed to
+    the same bits; it is good until the next Step is asked for, so the caller decides when to copy it to disk.
+    """
+
+    stage: str
+    done: int
+    total: int | None = None
+    loss: Mapping[str, float] = field(default_factory=dict)
+    preview: Tensor | None = None
+    state: Callable[[], dict[str, Tensor]] | None = None
+
+
+Work = Generator[Step, None, T]
+
+
+def drain(work: Work[T], on_step: Callable[[Step], object] | None = None) -> T:
+    """Runs a job to its end and returns the result; the job is closed if `on_step` raises."""
+    try:
+        while True:
+            step = next(work)
+            if on_step is not None:
+                on_step(step)
+    except StopIteration as end:
+        return end.value
+    finally:
+        work.close()
+
+
+def with_state(work: Work[T], more: Mapping[str, Tensor]) -> Work[T]:
+    """The same job, with more tensors in the state of each of its Steps: what the jobs before it have finished."""
+    try:
+        while True:
+            step = next(work)
+            own = step.state
+            yield replace(step, state=(lambda own=own: {**more, **own()}) if own else lambda: dict(more))
+    except StopIteration as end:
+        return end.value
+    finally:
+        work.close()
