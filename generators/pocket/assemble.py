@@ -1,0 +1,79 @@
+"""Put pocket-sd together as a diffusers folder, measure it, and draw its whole grid."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+
+from generators.pocket import data, networks, words
+from generators.pocket.loop import Setting, tensors, to_float, trained
+from generators.pocket.probe import accuracy, load_probe
+from generators.pocket.train_clip import learnt_tokenizer, text_encoder
+from generators.pocket.train_sd import finished_vae
+
+
+def assemble(setting: Setting) -> None:
+    """Write pocket-sd as a diffusers folder, measure it, and draw its whole grid."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    vae = finished_vae(setting)
+    vae.register_to_config(scaling_factor=json.loads((setting.work / "scale.json").read_text()))
+    unet = trained("unet", networks.unet(), setting)
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder(setting), tokenizer=learnt_tokenizer(), unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    folder = setting.out / "pocket-sd"
+    pipe.to(torch.float16).save_pretrained(folder)
+    pipe.to(setting.device, torch.float32)
+    about = measure(pipe, setting)
+    told = {"steps": 20, "guidance": about["guidance"], "provenance": about}
+    (folder / "studio.json").write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps(about), flush=True)
+
+
+@torch.no_grad()
+def measure(pipe: Any, setting: Setting) -> dict[str, Any]:
+    """PSNR and probe readings of VAE reconstructions, and the grid's accuracies at several guidance scales."""
+    from torchvision.utils import save_image
+
+    held, styles, objects = tensors(data.canvas_data(setting.work, 20, held_out=True), setting.device)
+    judge = load_probe(setting.out / "pocket-probes" / "judge.safetensors").to(setting.device)
+    shown = to_float(held)
+    again = torch.cat([pipe.vae(part * 2 - 1).sample.clamp(-1, 1) / 2 + 0.5 for part in shown.split(300)])
+    psnr = (-10 * ((again - shown) ** 2).mean(dim=(1, 2, 3)).log10()).mean().item()
+    plain, rebuilt = accuracy(judge, shown, styles, objects), accuracy(judge, again, styles, objects)
+    about: dict[str, Any] = {
+        "vae_psnr_db": psnr,
+        "probe_on_renders": plain,
+        "probe_on_reconstructions": rebuilt,
+        "grid": {},
+    }
+    pipe.set_progress_bar_config(disable=True)
+    prompts = [words.canonical(style, thing) for style, thing in data.CELLS]
+    cell_styles = torch.arange(len(prompts), device=setting.device) // len(words.OBJECTS)
+    cell_objects = torch.arange(len(prompts), device=setting.device) % len(words.OBJECTS)
+    best = -1.0
+    for guidance in (2.0, 3.0, 4.0, 5.0):
+        right = np.zeros(2)
+        for seed in (188, 288):
+            streams = [torch.Generator("cpu").manual_seed(seed + 1000 * i) for i in range(len(prompts))]
+            drawn = pipe(
+                prompts, generator=streams, num_inference_steps=20, guidance_scale=guidance, output_type="pt"
+            ).images.float()
+            right += accuracy(judge, drawn.to(setting.device), cell_styles, cell_objects)
+        style, thing = (right / 2).tolist()
+        about["grid"][str(guidance)] = {"style": style, "object": thing, "n": 2 * len(prompts)}
+        if style + thing > best:
+            best, about["guidance"] = style + thing, guidance
+            save_image(drawn, setting.work / "grid.png", nrow=len(words.OBJECTS), padding=0)
+    save_image(
+        torch.cat([shown[::20][:300], again[::20][:300]]), setting.work / "vae.png", nrow=len(words.OBJECTS), padding=0
+    )
+    return about

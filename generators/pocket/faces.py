@@ -1,0 +1,202 @@
+"""Pocket Faces: CelebA-HQ in miniature — cartoon faces at 64 px whose attributes are known exactly.
+
+    python -m generators.pocket.faces --sheet OUT.png     # rows: anything, then one attribute present beside absent
+
+The parts are python-avatars' drawings (MIT), assembled as SVG and rendered by resvg.  A label says what is *visible*:
+a hat covers a bald head, so hat and bald exclude each other; everything else is drawn independently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import python_avatars as parts
+import resvg_py
+from numpy.typing import NDArray
+from python_avatars.core import _get_path
+from python_avatars.svg_parser import SVGParser
+
+from generators.pocket.face_words import ATTRIBUTES, PROMPTS, face_caption, words
+
+__all__ = ["ATTRIBUTES", "PROMPTS", "RATES", "face", "face_caption", "sheet", "words"]
+
+SIDE = 64
+_WORK = 96  # drawn larger and averaged down: thin frames and moustaches stay even
+
+# Share of faces with each attribute.  Bald is 36 % of the hatless; blond is 45 % of those whose hair shows, and hair
+# shows on 64 % of faces with a hat as on 64 % without, so blond tells nothing about hats.
+RATES: dict[str, float] = {
+    "eyeglasses": 0.35, "hat": 0.30, "beard": 0.35, "bald": 0.252, "smile": 0.45, "blond hair": 0.288,
+}  # fmt: skip
+_BALD_IF_HATLESS = 0.36
+_BLOND_IF_SHOWN = 0.45
+
+_GLASSES = ("PRESCRIPTION_2", "ROUND", "PRESCRIPTION_2", "ROUND", "WAYFARERS", "SUNGLASSES", "KURT")
+_HATS = ("HAT", "WINTER_HAT_2", "WINTER_HAT_3", "WINTER_HAT_4")
+_BEARDS = ("BEARD_LIGHT", "BEARD_MAGESTIC", "BEARD_MEDIUM", "WICK_BEARD", "MOUSTACHE_FANCY", "MOUSTACHE_MAGNUM")
+_SMILES = ("SMILE", "BIG_SMILE")
+_STRAIGHT_FACES = ("SERIOUS", "SAD")  # the package's open frowns read as laughs or moustaches at 64 px
+_EYES = ("DEFAULT", "DEFAULT", "DEFAULT", "SIDE", "HAPPY", "SURPRISED")
+_BROWS = ("DEFAULT_NATURAL", "RAISED_EXCITED_NATURAL", "FLAT_NATURAL", "DEFAULT")
+_NOSES = ("DEFAULT", "SMALL", "WIDE")
+_CLOTHES = ("SHIRT_CREW_NECK", "SHIRT_V_NECK", "HOODIE", "COLLAR_SWEATER", "OVERALL")
+_SHORT_HAIR = (
+    "SHORT_FLAT", "SHORT_ROUND", "SHORT_CURLY", "SHORT_WAVED", "SHAGGY", "PIXIE", "QUIFF", "POMPADOUR", "MOWGLI", "BUN",
+)  # fmt: skip
+_LONG_HAIR = ("BOB", "MIA_WALLACE", "LONG_NOT_TOO_LONG", "STRAIGHT_1", "STRAIGHT_STRAND", "CURVY", "FRO", "LOOSE_HAIR")
+_HAIR_UNDER_HAT = ("BOB", "MIA_WALLACE", "LONG_NOT_TOO_LONG", "STRAIGHT_STRAND", "LOOSE_HAIR")
+
+# Skins from light to dark, each with the hair colours that stand out against it.
+_DARK = ("#241814", "#3B2620")
+_BROWN = ("#5A3527", "#724133")
+_SKINS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("#FFDBB4", (*_DARK, *_BROWN, "#A0462A", "#C2371A", "#9A9DA8")),
+    ("#F3C9A0", (*_DARK, *_BROWN, "#A0462A", "#C2371A", "#8B8F9B")),
+    ("#E3AE7F", (*_DARK, *_BROWN, "#B02F16", "#7B808C")),
+    ("#C98A5C", (*_DARK, *_DARK, "#5A3527", "#686C78")),
+    ("#A6683F", _DARK),
+    ("#855033", _DARK),
+)
+_BLONDS = ("#F4D35E", "#F8E08A", "#EBC44C")
+_BLOND_BEARD = "#9A6C1E"  # on light skins a blond's beard must be darker than the hair to be seen at all
+_LIGHT_SKINS = 3
+_HAT_COLOURS = ("#D94343", "#3A6FC4", "#2F9B63", "#7B4FB5", "#E07A2B", "#2B2F3A", "#D65C9A")
+_CLOTH_COLOURS = ("#5AA9E6", "#3C4F76", "#E6A4B4", "#7FB77E", "#E76F51", "#F1F1F1", "#8E7DBE", "#4A4E57")
+
+
+def _pick(rng: np.random.Generator, among: Sequence[str]) -> str:
+    return among[int(rng.integers(len(among)))]
+
+
+def _labels(rng: np.random.Generator) -> tuple[dict[str, bool], bool]:
+    """Draws the attributes, and whether any head hair shows."""
+    draws = rng.random(7)
+    hat = bool(draws[1] < RATES["hat"])
+    shaved = bool(draws[3] < _BALD_IF_HATLESS)  # under a hat the same draw decides whether hair hangs out
+    return {
+        "eyeglasses": bool(draws[0] < RATES["eyeglasses"]),
+        "hat": hat,
+        "beard": bool(draws[2] < RATES["beard"]),
+        "bald": shaved and not hat,
+        "smile": bool(draws[4] < RATES["smile"]),
+        "blond hair": bool(draws[5] < _BLOND_IF_SHOWN) and not shaved,
+    }, not shaved
+
+
+def _hair(name: str, colour: str) -> list[ElementTree.Element]:
+    """The drawing of a hair style alone, to hang it under a hat."""
+    drawn = SVGParser(_get_path(parts.HairType, parts.HairType[name].value))
+    tinted = drawn.get_element_by_id("Hair-Color")
+    if tinted is not None:
+        tinted.set_attr("fill", colour)
+    return [child.tree for child in drawn.children() if child.tree is not None]
+
+
+def _background(rng: np.random.Generator) -> str:
+    """A two-colour gradient that fills the picture, pale enough to let every skin and hair stand out."""
+    hue, spread = rng.uniform(0, 360), rng.uniform(25, 90)
+    low, high = (f"hsl({h % 360:.0f},{s:.0f}%,{v:.0f}%)" for h, s, v in ((hue, 60, 84), (hue + spread, 52, 66)))
+    turn = rng.uniform(0, 360)
+    return (
+        f'<defs><linearGradient id="sky" gradientTransform="rotate({turn:.0f},.5,.5)"><stop stop-color="{low}"/>'
+        f'<stop offset="1" stop-color="{high}"/></linearGradient></defs>'
+        '<rect width="100" height="100" fill="url(#sky)"/>'
+    )
+
+
+def _drawing(rng: np.random.Generator, labels: dict[str, bool], hair_shows: bool) -> str:
+    """The face as one SVG group in python-avatars' own 264 × 280 frame."""
+    tone = int(rng.integers(len(_SKINS)))
+    skin, natural = _SKINS[tone]
+    hair_colour = _pick(rng, _BLONDS) if labels["blond hair"] else _pick(rng, natural)
+    style = _pick(rng, _HAIR_UNDER_HAT if labels["hat"] else _SHORT_HAIR if rng.random() < 0.5 else _LONG_HAIR)
+    hat = parts.HatType[_pick(rng, _HATS)]
+    beard = _pick(rng, _BEARDS) if labels["beard"] else "NONE"
+    avatar: Any = parts.Avatar  # its annotations refuse what it documents: any hair or hat on top, any colour
+    svg = avatar(
+        style=parts.AvatarStyle.TRANSPARENT,
+        top=hat if labels["hat"] else parts.HairType[style] if hair_shows else parts.HairType.NONE,
+        hat_color=_pick(rng, _HAT_COLOURS),
+        eyebrows=parts.EyebrowType[_pick(rng, _BROWS)],
+        eyes=parts.EyeType[_pick(rng, _EYES)],
+        nose=parts.NoseType[_pick(rng, _NOSES)],
+        mouth=parts.MouthType[_pick(rng, _SMILES if labels["smile"] else _STRAIGHT_FACES)],
+        facial_hair=parts.FacialHairType[beard],
+        facial_hair_color=_BLOND_BEARD if labels["blond hair"] and tone < _LIGHT_SKINS else hair_colour,
+        skin_color=skin,
+        hair_color=hair_colour,
+        accessory=parts.AccessoryType[_pick(rng, _GLASSES)] if labels["eyeglasses"] else parts.AccessoryType.NONE,
+        clothing=parts.ClothingType[_pick(rng, _CLOTHES)],
+        clothing_color=_pick(rng, _CLOTH_COLOURS),
+    ).render()
+    root = ElementTree.fromstring(svg)
+    by_id = {element.get("id"): element for element in root.iter()}
+    top, head, mouth = by_id["transparent_Top"], by_id["transparent_Face"], by_id["transparent_Mouth"]
+    if labels["hat"] and hair_shows:
+        for place, element in enumerate(_hair(style, hair_colour)):
+            top.insert(place, element)
+    # At 64 px the package's smile is a handful of pixels, and beards cover part of it: enlarge it, draw it last.
+    lower = 29 if beard.startswith("MOUSTACHE") else 22
+    head.remove(mouth)
+    mouth.set(
+        "transform",
+        f"{head.get('transform')} {mouth.get('transform')} translate(54,{lower}) scale(1.3) translate(-54,-22)",
+    )
+    by_id["transparent_Avataaar/Default"].append(mouth)
+    _paint_directly(root)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _paint_directly(root: ElementTree.Element) -> None:
+    """Colours a shape itself where the package lays a masked rectangle over it: no fringe, and twice as fast."""
+    for parent in list(root.iter()):
+        children = list(parent)
+        for shape, paint in itertools.pairwise(children):
+            inside = [element.tag.rpartition("}")[2] for element in paint.iter()]
+            if shape.tag.endswith("}use") and paint.get("mask") and paint.get("fill") and set(inside) == {"g", "rect"}:
+                shape.set("fill", str(paint.get("fill")))
+                parent.remove(paint)
+
+
+def face(index: int, *, held_out: bool = False) -> tuple[NDArray[np.uint8], dict[str, bool]]:
+    """Face number `index`: picture [64 64 3] and what is visible on it; held-out faces are a stream of their own."""
+    rng = np.random.default_rng((index, int(held_out), 64))
+    labels, hair_shows = _labels(rng)
+    drawing = _drawing(rng, labels, hair_shows)
+    size, turn = rng.uniform(0.92, 1.06) * 100 / 186, rng.uniform(-6, 6)
+    x, y = rng.uniform(-3, 3, 2)
+    mirror = -1 if rng.random() < 0.5 else 1
+    turned = f"translate({50 + x:.2f},{53 + y:.2f}) rotate({turn:.2f})"
+    pose = f"{turned} scale({mirror * size:.4f},{size:.4f}) translate(-132,-104)"
+    picture = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" width="100" height="100">'
+        f'{_background(rng)}<g transform="{pose}">{drawing}</g></svg>'
+    )
+    png = resvg_py.svg_to_bytes(svg_string=picture, width=_WORK, height=_WORK, skip_system_fonts=True)
+    bgr = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))
+    small = cv2.resize(bgr, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(small[..., ::-1], dtype=np.uint8), labels
+
+
+def sheet(count: int = 24) -> NDArray[np.uint8]:
+    """A contact sheet: two rows of anything, then for each attribute a row with it and a row without."""
+    drawn = [face(index) for index in range(count * 12)]
+    rows = [[picture for picture, _ in drawn[start : start + count]] for start in (0, count)]
+    for attribute in ATTRIBUTES:
+        for wanted in (True, False):
+            rows.append([picture for picture, labels in drawn if labels[attribute] is wanted][:count])
+    return np.vstack([np.hstack(row) for row in rows])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sheet", type=Path, required=True)
+    asked = parser.parse_args()
+    cv2.imwrite(str(asked.sheet), cv2.cvtColor(sheet(), cv2.COLOR_RGB2BGR))

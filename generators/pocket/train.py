@@ -1,0 +1,58 @@
+"""Train the pocket models.  Each stage resumes where it stopped; all of them, in order:
+
+    python -m generators.pocket.train judge eye text clip vae decoder unet assemble --work WORK
+
+`--minutes` bounds a stage by the clock (the learning rate falls to zero at its end), `--steps` bounds it by count.
+On a GPU add `--compile --batch 512 --per-cell 400`; the defaults suit a processor with a few cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from generators.pocket.assemble import assemble
+from generators.pocket.loop import Setting
+from generators.pocket.tokens import ASSETS
+from generators.pocket.train_clip import train_clip, train_text
+from generators.pocket.train_probe import train_probe
+from generators.pocket.train_sd import train_decoder, train_unet, train_vae
+
+STAGES: dict[str, Callable[[Setting], None]] = {
+    "judge": lambda setting: train_probe("judge", setting),
+    "eye": lambda setting: train_probe("eye", setting),
+    "text": train_text,
+    "clip": train_clip,
+    "vae": train_vae,
+    "decoder": train_decoder,
+    "unet": train_unet,
+    "assemble": assemble,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="+", choices=STAGES)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--work", type=Path, required=True, help="folder of renders and unfinished states")
+    parser.add_argument("--out", type=Path, default=ASSETS)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--per-cell", type=int, default=120, help="renders of each of the 300 cells")
+    parser.add_argument("--compile", action="store_true")
+    asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    options = {name: value for name, value in vars(asked).items() if name not in ("stages", "device")}
+    for stage in asked.stages:
+        STAGES[stage](Setting(device=torch.device(asked.device), **options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Train one canvas probe; judge and eye are built differently and see different halves of the data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from generators.pocket import data
+from generators.pocket.loop import Loop, Setting, batches, jostled, tensors, to_float
+from generators.pocket.probe import CanvasProbe, accuracy
+
+
+def train_probe(kind: str, setting: Setting) -> None:
+    """One canvas probe; judge and eye differ in architecture, initialisation, data order and data half."""
+    train = data.canvas_data(setting.work, setting.per_cell)
+    images, styles, objects = tensors(train, setting.device)
+    half = torch.arange(len(images), device=setting.device) % 2 == (
+        kind == "judge"
+    )  # disjoint halves: truly independent probes
+    images, styles, objects = images[half], styles[half], objects[half]
+    torch.manual_seed(11 if kind == "judge" else 23)
+    probe = CanvasProbe(kind).to(setting.device, memory_format=torch.channels_last)
+    loop = Loop(f"probe-{kind}", probe, setting, 2e-3, decay=0.05)
+    picks, stream = batches(setting, len(images)), setting.stream(3)
+    model = torch.compile(probe) if setting.compile else probe
+
+    def loss_of(step: int) -> Tensor:
+        pick = next(picks)
+        with setting.autocast():
+            style, thing, _ = model(jostled(to_float(images[pick]), stream))
+        return F.cross_entropy(style.float(), styles[pick], label_smoothing=0.02) + F.cross_entropy(
+            thing.float(), objects[pick], label_smoothing=0.02
+        )
+
+    loop.run(loss_of)
+    held, held_styles, held_objects = tensors(data.canvas_data(setting.work, 20, held_out=True), setting.device)
+    style, thing = accuracy(probe.eval(), to_float(held), held_styles, held_objects)
+    probe.about |= {
+        "held_out": {"style": style, "object": thing, "n": len(held)},
+        "version": "1",
+        "steps": loop.step,
+        "per_cell": setting.per_cell // 2,
+    }
+    probe.save(setting.out / "pocket-probes" / f"{kind}.safetensors")
+    print(f"probe {kind}: held-out style {style:.4f}, object {thing:.4f}, n {len(held)}", flush=True)
