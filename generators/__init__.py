@@ -1,0 +1,118 @@
+"""Adapters: every model the studio can load, behind the protocols of `erase.model`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from erase.errors import BadInput, nearest, plain
+
+if TYPE_CHECKING:  # torch and diffusers are imported when a model is loaded, not when models are listed
+    import torch
+
+    from generators.stable_diffusion import StableDiffusion
+
+# The models that come with the studio: name and one line about each.
+BUNDLED: dict[str, str] = {
+    "pocket-sd": "Stable Diffusion at 64 pixels: 20 objects in 15 themes, drawn in a tenth of a second on a laptop",
+}
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+
+
+def assets() -> Path:
+    """The folder of the bundled models: STUDIO_ASSETS if set, else `assets` beside this package."""
+    return Path(os.environ.get("STUDIO_ASSETS") or Path(__file__).parents[1] / "assets")
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention_slicing: bool = False,
+    offload: bool = False,
+    config: str | Path | None = None,
+) -> StableDiffusion:
+    """A model by bundled name, diffusers folder, single .safetensors file, or hub id.
+
+    `auto` is CUDA with bf16 where there is such a device and the CPU with fp32 otherwise. `config` is a folder laid
+    out like a diffusers pipeline, with the tokenizer and configs a single file does not carry. Raises BadInput for
+    everything that is no such model.
+    """
+    given = str(name_or_path).strip()
+    where, precision = _device(device), _dtype(dtype, device)
+    if offload and where.type == "cpu":
+        raise BadInput("Offloading moves networks between the CPU and an accelerator; on the CPU alone leave it out.")
+    if config is not None and not Path(config).expanduser().is_dir():
+        raise BadInput(f"There is no config folder {config}.")
+
+    from generators.stable_diffusion import StableDiffusion
+
+    parts = _parts(given, precision, Path(config).expanduser() if config is not None else None)
+    return StableDiffusion(parts, device=where, attention_slicing=attention_slicing, offload=offload)
+
+
+def _parts(given: str, dtype: torch.dtype, config: Path | None):
+    from generators.checkpoints import folder, single_file
+
+    for name in BUNDLED:
+        if plain(name) == plain(given):
+            home = assets() / name
+            if not (home / "model_index.json").is_file():
+                raise BadInput(
+                    f"The bundled model {name} is not at {home}; reinstall, or set STUDIO_ASSETS to its parent folder."
+                )
+            return folder.read(home, name, dtype)
+    path = Path(given).expanduser()
+    if given and path.is_file():
+        _refuse_pickle(path)
+        return single_file.read(path, given, dtype, config)
+    if config is not None:
+        raise BadInput(f"A config folder goes with a single .safetensors file; {given!r} is none.")
+    if given and path.is_dir():
+        return folder.read(path, given, dtype)
+    looks_local = given.startswith(("/", "./", "../", "~")) or path.suffix in (".safetensors", *PICKLES)
+    if looks_local:
+        raise BadInput(f"There is no file or folder {given}.")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+        return folder.read(folder.fetch(given), given, dtype)
+    raise BadInput(
+        f"{nearest(given, BUNDLED, 'model')} A folder, a .safetensors file and a hub id like owner/name work too."
+    )
+
+
+def _refuse_pickle(path: Path) -> None:
+    if path.suffix.lower() in PICKLES:
+        raise BadInput(
+            f"{path} is a pickle: opening it could run whatever code it carries. Get the .safetensors file most "
+            "publishers offer beside it, or convert it where you trust it."
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise BadInput(f"{path} is no model; possible: a .safetensors checkpoint, or a diffusers folder.")
+
+
+def _device(device: str) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise nearest(device, ("auto", "cpu", "cuda", "cuda:0"), "device")
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise BadInput(
+            f"This machine has {torch.cuda.device_count()} CUDA devices, so there is no {device}; use auto or cpu."
+        )
+    return torch.device(device)
+
+
+def _dtype(dtype: str, device: str) -> torch.dtype:
+    import torch
+
+    if dtype not in DTYPES:
+        raise nearest(dtype, DTYPES, "dtype")
+    if dtype == "auto":
+        dtype = "fp32" if _device(device).type == "cpu" else "bf16"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]

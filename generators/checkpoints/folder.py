@@ -1,0 +1,150 @@
+"""A diffusers folder, on disk or from the Hugging Face hub, as Parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor
+
+from erase.edit import canonical
+from erase.errors import BadInput
+from generators.checkpoints import parts
+from generators.checkpoints.parts import Family, Parts, Tokenizer, read_json
+from generators.checkpoints.tensors import contents, digest
+
+PIPELINES = {"StableDiffusionPipeline": False, "StableDiffusionXLPipeline": True}
+STEM = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
+TOWERS = {"unet": "unet", "text_encoder": "text", "text_encoder_2": "text_2"}
+
+
+def fetch(name: str) -> Path:
+    """The folder of a hub id, downloaded or from the local cache; BadInput if it cannot be had."""
+    try:
+        return Path(DiffusionPipeline.download(name, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise BadInput(
+            f"{name!r} is no file or folder here, and it could not be fetched from the Hugging Face hub: {reason} "
+            "Check the name and the connection, or give a local folder."
+        ) from error
+
+
+def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
+    """The parts of a diffusers folder; BadInput, naming the file, for anything that does not belong together."""
+    index = _index(folder)
+    xl = PIPELINES[index["_class_name"]]
+    towers = ("text_encoder", "text_encoder_2") if xl else ("text_encoder",)
+    for component in (
+        "unet",
+        "vae",
+        "scheduler",
+        *towers,
+        *(tower.replace("text_encoder", "tokenizer") for tower in towers),
+    ):
+        if not (folder / component).is_dir():
+            raise BadInput(f"{folder} is no complete pipeline: its subfolder {component} is missing.")
+    unet = parts.unet(_config(folder, "unet"), *_weights(folder, "unet", dtype))
+    texts = tuple(
+        parts.text(
+            parts.text_config(folder / tower / "config.json"),
+            *_weights(folder, tower, dtype),
+            projected=tower == "text_encoder_2",
+        )
+        for tower in towers
+    )
+    scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
+    kind = scheduler_config.get("_class_name") or (index.get("scheduler") or [None, "?"])[1]
+    family: Family = "xl" if xl else "sd2" if unet.config["use_linear_projection"] else "sd1"
+    return Parts(
+        name=name,
+        family=family,
+        unet=unet,
+        texts=texts,
+        tokenizers=tuple(tokenizer(folder / tower.replace("text_encoder", "tokenizer")) for tower in towers),
+        scheduler=parts.scheduler(kind, scheduler_config, str(folder / "scheduler" / "scheduler_config.json")),
+        vae_config=_config(folder, "vae"),
+        vae=lambda: parts.vae(_config(folder, "vae"), *_weights(folder, "vae", dtype)),
+        fingerprint=partial(_fingerprint, folder, towers),
+        settings={key: value for key, value in index.items() if isinstance(value, bool)},
+        defaults=read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {},
+        licence=licence(folder / "README.md"),
+    )
+
+
+def tokenizer(folder: Path) -> Tokenizer:
+    """A CLIP tokenizer from a folder that holds tokenizer.json, or vocab.json and merges.txt."""
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise BadInput(f"{folder} holds no tokenizer: there is neither tokenizer.json nor vocab.json in it.")
+    try:
+        return Tokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception for malformed files
+        raise BadInput(f"{folder} holds no readable CLIP tokenizer ({error}).") from error
+
+
+def licence(card: Path) -> str | None:
+    """The licence a model card states in its front matter, None where there is no such statement."""
+    if not card.is_file():
+        return None
+    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    stated = re.search(r"^license:\s*[\"']?([\w.+\-]+)", front.group(1), re.MULTILINE) if front else None
+    return stated.group(1) if stated else None
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    if not (folder / "model_index.json").is_file():
+        raise BadInput(
+            f"{folder} is no diffusers pipeline: it has no model_index.json. Give the folder that holds unet, vae and "
+            "text_encoder, or a single .safetensors checkpoint."
+        )
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") not in PIPELINES:
+        raise BadInput(f"{folder} is a {index.get('_class_name')}; possible here: {', '.join(PIPELINES)}.")
+    return index
+
+
+def _config(folder: Path, component: str) -> dict[str, Any]:
+    return read_json(folder / component / "config.json")
+
+
+def _weights(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], torch.dtype, str]:
+    """The arguments every function in `parts` takes after a config: tensors, dtype, and the file to name in errors."""
+    files = weight_files(folder, component)
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        tensors |= contents(path)
+    return tensors, dtype, str(files[0] if len(files) == 1 else folder / component)
+
+
+def weight_files(folder: Path, component: str) -> list[Path]:
+    """The safetensors files of a component: one, its shards, or the one variant (fp16) the folder has."""
+    home, stem = folder / component, STEM[component]
+    plain = home / f"{stem}.safetensors"
+    if plain.is_file():
+        return [plain]
+    for index in sorted(home.glob(f"{stem}*.safetensors.index*.json"), key=lambda path: len(path.name)):
+        # Only names: a map that points out of its folder is not followed.
+        return [home / Path(shard).name for shard in sorted(set(read_json(index).get("weight_map", {}).values()))]
+    if variants := sorted(home.glob(f"{stem}.*.safetensors")):
+        return variants[:1]
+    pickled = sorted(path.name for path in home.glob("*.bin"))
+    why = f"{pickled[0]} is a pickle, which could run code" if pickled else f"{stem}.safetensors is missing"
+    raise BadInput(f"{home} has no safetensors weights: {why}. Re-save the pipeline with safe_serialization=True.")
+
+
+def _fingerprint(folder: Path, towers: tuple[str, ...]) -> str:
+    def named(component: str) -> Callable[[str], str | None]:
+        prefix = TOWERS[component]
+        return lambda name: None if name.endswith("position_ids") else canonical(f"{prefix}.{name}")
+
+    return digest([(path, named(part)) for part in ("unet", *towers) for path in weight_files(folder, part)])

@@ -1,0 +1,126 @@
+"""Which rows of which prompts stand for a concept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from erase.errors import BadInput
+from erase.model import Concept
+from tests.formats.toys import FAMILIES
+
+
+def pieces(model, text):
+    tokens = model.reading.tokenizers[0](text).input_ids
+    return model.reading.tokenizers[0].convert_ids_to_tokens(tokens)
+
+
+def test_toy_words_split_as_the_expectations_below_assume(models):
+    assert pieces(models["sd1"], "Van Gogh")[1:-1] == ["van</w>", "go", "g", "h</w>"]
+    assert pieces(models["sd1"], "jellyfish")[1:-1] == ["jelly", "fi", "s", "h</w>"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("name", "last"), [("cat", 1), ("jellyfish", 4), ("Van_Gogh", 4)])
+def test_last_row_is_the_last_sub_token(models, family, name, last):
+    model = models[family]
+    found = model.contrast(Concept(name=name, kind="style"))
+    assert torch.allclose(found.present, model.encode([name.replace("_", " ")]).tokens[:, last], atol=1e-5)
+    assert torch.allclose(found.absent, model.encode(["painting"]).tokens[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_empty_anchor_is_the_first_end_row_not_the_start(models, family):
+    model = models[family]
+    found = model.contrast(Concept(name="jellyfish"))
+    empty = model.encode([""]).tokens[0]
+    assert torch.allclose(found.absent[0], empty[1], atol=1e-5)
+    assert (found.absent[0] - empty[0]).abs().max() > 0.1
+
+
+def test_tails_start_at_each_subject_and_end_together(models):
+    model = models["sd1"]
+    found = model.contrast(Concept(name="jellyfish", anchor="a dog"), "tail")
+    present, absent = model.encode(["jellyfish", "a dog"]).tokens
+    assert torch.allclose(found.present, present[4:], atol=1e-5)
+    assert torch.allclose(found.absent, absent[2 : 2 + 73], atol=1e-5)
+
+
+def test_all_rows_are_paired_place_by_place(models):
+    model = models["sd1"]
+    found = model.contrast(Concept(name="cat", anchor="dog"), "all")
+    assert torch.allclose(torch.stack([found.present, found.absent]), model.encode(["cat", "dog"]).tokens, atol=1e-5)
+
+
+def test_one_row_for_every_phrase_in_every_template(models):
+    model = models["sd1"]
+    concept = Concept(name="pets", prompts=("cat", "jellyfish"), anchor="dog")
+    found = model.contrast(concept, templates=("{}", "a photo of {} in van gogh style"))
+    sentences = model.encode([f"a photo of {word} in van gogh style" for word in ("cat", "jellyfish", "dog")]).tokens
+    bare = model.encode(["cat", "jellyfish", "dog"]).tokens
+    present = torch.stack([bare[0, 1], bare[1, 4], sentences[0, 4], sentences[1, 7]])
+    assert torch.allclose(found.present, present, atol=1e-5)
+    assert torch.allclose(found.absent, torch.stack([bare[2, 1]] * 2 + [sentences[2, 4]] * 2), atol=1e-5)
+
+
+def test_sentence_tails_go_on_with_the_sentence(models):
+    model = models["sd1"]
+    found = model.contrast(Concept(name="jellyfish", anchor="cat"), "tail", templates=("a {} image",))
+    present, absent = model.encode(["a jellyfish image", "a cat image"]).tokens
+    assert torch.allclose(found.present, present[5:], atol=1e-5)
+    assert torch.allclose(found.absent, absent[2 : 2 + 72], atol=1e-5)
+
+
+def test_an_empty_anchor_in_a_sentence_is_where_the_sentence_ends(models):
+    model = models["sd1"]
+    found = model.contrast(Concept(name="cat"), templates=("a photo of {}",))
+    assert torch.allclose(found.absent[0], model.encode(["a photo of"]).tokens[0, 4], atol=1e-5)
+
+
+def test_a_template_needs_one_gap_and_a_phrase_must_fit(models):
+    for template in ("a photo", "{} and {}"):
+        with pytest.raises(BadInput, match="exactly one"):
+            models["sd1"].contrast(Concept(name="cat"), templates=(template,))
+    with pytest.raises(BadInput, match="75 tokens"):
+        models["sd1"].contrast(Concept(name="cat " * 80))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resting_codes_are_the_start_and_the_empty_prompt(models, family):
+    model = models[family]
+    resting = model.resting_codes()
+    assert torch.allclose(resting, model.encode([""]).tokens[0])
+    assert torch.allclose(resting[0], model.encode(["a cat"]).tokens[0, 0], atol=1e-5)
+
+
+def test_equal_prompts_are_read_once_and_order_is_kept(models):
+    model, read = models["xl"], []
+    hook = model.network.text_2.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(len(args[0])), with_kwargs=True
+    )
+    try:
+        codes = model.encode(["a cat", "a dog", "a cat"])
+    finally:
+        hook.remove()
+    assert read == [2]
+    assert torch.equal(codes.tokens[0], codes.tokens[2])
+    assert torch.equal(codes.pooled[0], codes.pooled[2])
+    assert torch.allclose(codes.tokens[1], model.encode(["a dog"]).tokens[0], atol=1e-5)
+    with pytest.raises(ValueError, match="list"):
+        model.encode("a cat")
+
+
+@pytest.mark.parametrize(("family", "readers", "width"), [("sd1", 8, 32), ("sd2", 8, 64), ("xl", 16, 96)])
+def test_readers_are_the_layers_that_read_codes(models, family, readers, width):
+    model = models[family]
+    found = model.readers()
+    assert len(found) == readers
+    assert {layer.in_features for layer in found.values()} == {width}
+    for name, layer in found.items():
+        assert model.network.get_submodule(name) is layer
+        assert name.startswith("unet.")
+
+
+def test_network_shares_the_modules_and_leaves_the_vae_out(models):
+    names = [name for name, _ in models["xl"].network.named_parameters()]
+    assert {name.split(".")[0] for name in names} == {"unet", "text", "text_2"}
