@@ -1,0 +1,129 @@
+"""Benchmarks of erasing: `speed` counts and times our loop and the published one, `pocket` erases every concept."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from erase.errors import BadInput, match
+from erase.work import Step, Work, drain
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one benchmark; 0 done, 2 bad input (one sentence on stderr), 130 interrupted."""
+    given = _parser().parse_args(argv)
+    try:
+        return _speed(given) if given.command == "speed" else _pocket(given)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    speed = commands.add_parser("speed", help="cost of our loop and of the published one, in one run")
+    speed.add_argument("names", nargs="*", metavar="NAME", help="which: esd (default: all)")
+    speed.add_argument("--concept", default="Van Gogh", help="what is erased (default: %(default)s)")
+    speed.add_argument("--kind", default="style", choices=["style", "object"])
+    speed.add_argument("--steps", type=int, default=200, help="gradient steps of both loops (default: %(default)s)")
+    speed.add_argument("--lr", type=float, default=5e-5, help="learning rate of both loops (default: %(default)s)")
+    speed.add_argument("--no-judge", action="store_true", help="leave UA, IRA and CRA of the two edits out")
+    pocket = commands.add_parser("pocket", help="erase and judge every target of Pocket Canvas")
+    pocket.add_argument("--methods", default="uce,esd", help="names with commas (default: %(default)s)")
+    pocket.add_argument("--preset", help="one preset for all targets (default: the one named like the target's kind)")
+    pocket.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="a knob; may be repeated")
+    pocket.add_argument("--keep-others", action="store_true", help="keep every other label of the suite")
+    pocket.add_argument("--targets", default="all", help="all, styles, objects, or names with commas")
+    pocket.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
+    pocket.add_argument(
+        "--out", required=True, type=Path, help="a folder for one report per target; finished ones stay"
+    )
+    for command in (speed, pocket):
+        command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")
+        command.add_argument("--device", default="auto")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
+
+
+def _speed(given: argparse.Namespace) -> int:
+    # Imported late: help and mistakes in the arguments should not wait for torch.
+    from pydantic import ValidationError
+
+    from benchmarks.pocket import as_json
+    from benchmarks.speed import Plan, speed_esd
+
+    known = {"esd": speed_esd}
+    names = [match(name, known, "benchmark") for name in given.names] or list(known)
+    try:
+        plan = Plan(
+            concept=given.concept, kind=given.kind, steps=given.steps, lr=given.lr, seed=given.seed,
+            suite=None if given.no_judge else "pocket-canvas-small",
+        )  # fmt: skip
+    except ValidationError as error:
+        raise BadInput(f"--{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
+    model = _model(given)
+    results = {name: _watched(known[name](model, plan)) for name in names}
+    if given.json:
+        print(as_json({name: result.model_dump(mode="json") for name, result in results.items()}))
+        return 0
+    for name, result in results.items():
+        print(f"{name}: {result.note}")
+        print(f"  U-Net sample-forwards per gradient step  ours {result.ours_forwards:.2f}   "
+              f"published {result.published_forwards:.2f}")  # fmt: skip
+        print(f"  seconds                                  ours {result.ours_seconds:.1f}   "
+              f"published {result.published_seconds:.1f}   ratio {result.wall_ratio:.1f}")  # fmt: skip
+        memory = "not measured here" if math.isnan(result.memory_ratio) else f"{result.memory_ratio:.2f}"
+        print(f"  memory published / ours                  {memory}")
+        print("  held-out loss    " + "   ".join(f"{edit} {loss:.5f}" for edit, loss in result.loss.items()))
+        for edit, scores in result.scores.items():
+            print(f"  {edit:16} " + "   ".join(f"{score} {100 * value:.1f} %" for score, value in scores.items()))
+    return 0
+
+
+def _pocket(given: argparse.Namespace) -> int:
+    from benchmarks.pocket import Round, as_json, chosen, erase_and_judge, summary, table
+    from benchmarks.suite import suite
+    from erase.methods import method_names
+
+    canvas = suite(given.suite)
+    targets = chosen(canvas, given.targets)
+    wrong = [setting for setting in given.set if "=" not in setting]
+    if wrong:
+        raise BadInput(f"--set {wrong[0]} should read KNOB=VALUE.")
+    knobs = dict(setting.split("=", 1) for setting in given.set)
+    names = [match(name, method_names(), "method") for name in given.methods.split(",")]
+    rounds = [Round(name, given.preset, knobs, given.keep_others, given.seed) for name in names]
+    reports = _watched(erase_and_judge(_model(given), canvas, rounds, targets, given.out))
+    print(as_json(summary(reports)) if given.json else table(reports))
+    return 0
+
+
+def _model(given: argparse.Namespace) -> Any:
+    from generators import load
+
+    return load(given.model, device=given.device)
+
+
+def _watched(work: Work[Any]) -> Any:
+    """Runs a job with one line of progress on stderr."""
+
+    def show(step: Step) -> None:
+        print(f"\r{step.stage} {step.done}/{step.total or '?'}\033[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        return drain(work, show if sys.stderr.isatty() else None)
+    finally:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The judge: the same shots before and after an edit, read by a probe and scored beside the unedited model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.answers import answers, remembered
+from benchmarks.metrics.accuracy import PRESETS, Rules
+from benchmarks.metrics.alignment import Clip, clip
+from benchmarks.metrics.cost import Cost
+from benchmarks.probe import Probe, probe
+from benchmarks.report import Report, Score
+from benchmarks.scores import Sitting, accuracy_scores, costs, of_edit, of_model, table
+from benchmarks.suite import Cell, Suite, suite
+from erase.edit import Edit
+from erase.errors import BadInput, match
+from erase.model import Concept, Generator
+from erase.work import Work
+
+# Above this share of invalid target rows, "forgotten" means "destroyed".
+COLLAPSED = 0.2
+
+
+def judge(
+    model: Generator,
+    edit: Edit | None = None,
+    concepts: Sequence[str | Concept] = (),
+    suite: Suite | str = "pocket-canvas",
+    *,
+    rules: Rules | str = "pocket",
+    strength: float = 1.0,
+    batch: int = 32,
+    limit: int | None = None,
+    reader: Probe | None = None,
+    cost: Cost | None = None,
+    reference: Tensor | None = None,
+    job: Mapping[str, Any] | None = None,
+) -> Work[Report]:
+    """Scores an edit; with `edit=None`, the model itself over the whole grid.
+
+    `concepts` default to those the edit says it erased. `limit` keeps at most that many of the images that show no
+    target, evenly spread. `cost` is what erasing took, where the edit does not record it. `reference` is images
+    [n 3 h w] to measure FID and KID against instead of the unedited model's own; n must match. `job` is recorded as it
+    is. BadInput for a concept, suite, probe or preset that does not exist.
+    """
+    canvas = _suite(suite)
+    read_as = _rules(rules)
+    eyes = reader or probe(canvas.probe, str(model.device))
+    _check_labels(canvas, eyes)
+    text = clip(canvas.clip, str(model.device)) if canvas.clip else None
+    names = [c.name if isinstance(c, Concept) else c for c in concepts] or list(erased(edit))
+    targets = canvas.targets(names) if edit is not None else ()
+    if edit is not None and not targets:
+        raise BadInput("This edit does not say what it erased; name the concept, for example 'Van Gogh'.")
+    cells, left_out = _limited(canvas.shots([target.label for target in targets]), {t.label for t in targets}, limit)
+    shots = [cell.shot for cell in cells]
+
+    before, cached = yield from remembered(model, shots, canvas, eyes, text, batch=batch)
+    after = before
+    if edit is not None:
+        with edit.worn(model.network, strength):
+            after = yield from answers(model, shots, canvas, eyes, text, batch=batch, stage="draw after")
+
+    sitting = Sitting(tuple(cells), before, after, targets, canvas, eyes, read_as)
+    about = _about(model, canvas, eyes, text) | {"rules": asdict(read_as), "cache": cached}
+    dropped = {"by the limit": left_out, "not a picture": int((~after.finite).sum())}
+    excluded = {reason: count for reason, count in dropped.items() if count}
+    rows = tuple(table(sitting))
+    if edit is None:
+        job = job or {"model": model.name, "suite": canvas.name}
+        return Report(job=job, scores=of_model(sitting), excluded=excluded, about=about, rows=rows)
+    scores = of_edit(sitting, text, reference) | costs(edit, cost)
+    return Report(
+        job=job or {"model": model.name, "concepts": names, "suite": canvas.name, "method": edit.about.get("method")},
+        scores=scores,
+        excluded=excluded,
+        marks=tuple(_marks(scores, edit, eyes)),
+        alternatives={name: accuracy_scores(sitting, PRESETS[name]) for name in ("released", "strict")},
+        about=about | {"edit": edit.hash, "strength": strength, "erasure": dict(edit.about)},
+        rows=rows,
+    )
+
+
+def erased(edit: Edit | None) -> Iterator[str]:
+    """The names of the concepts an edit says it erased, those of its parents included."""
+    if edit is None:
+        return
+    for record in (edit.about, *(parent["about"] for parent in edit.about.get("parents", ()))):
+        for concept in record.get("concepts", ()):
+            yield concept["name"] if isinstance(concept, Mapping) else str(concept)
+
+
+def _suite(given: Suite | str) -> Suite:
+    return given if isinstance(given, Suite) else suite(given)
+
+
+def _rules(given: Rules | str) -> Rules:
+    return given if isinstance(given, Rules) else PRESETS[match(given, PRESETS, "preset of the accuracies")]
+
+
+def _check_labels(canvas: Suite, eyes: Probe) -> None:
+    for what, wanted, known in (("style", canvas.styles, eyes.styles), ("object", canvas.objects, eyes.objects)):
+        if missing := set(wanted) - set(known):
+            raise BadInput(
+                f"Probe {eyes.name} cannot see the {what} {sorted(missing)[0]!r} that suite {canvas.name} asks for; "
+                f"it knows {', '.join(known)}."
+            )
+
+
+def _limited(cells: list[Cell], labels: set[str], limit: int | None) -> tuple[list[Cell], int]:
+    """The cells with at most `limit` of those that show no target, and how many that leaves out."""
+    kept = [i for i, cell in enumerate(cells) if cell.style not in labels and cell.object not in labels]
+    if limit is None or len(kept) <= limit:
+        return cells, 0
+    if limit < 1:
+        raise BadInput(f"limit {limit} leaves no image that shows what was kept; give 1 or more.")
+    chosen = {kept[round(k * (len(kept) - 1) / max(1, limit - 1))] for k in range(limit)}
+    dropped = set(kept) - chosen
+    return [cell for i, cell in enumerate(cells) if i not in dropped], len(dropped)
+
+
+def _marks(scores: Mapping[str, Score], edit: Edit, eyes: Probe) -> Iterator[str]:
+    """The honesty checks that run by themselves."""
+    share = scores["invalid"].value
+    if share > COLLAPSED:
+        yield f"collapsed: {share:.0%} of the target rows show nothing, and UA counts them as forgotten"
+    if edit.about.get("steered_by") == eyes.name:
+        yield f"own homework: {eyes.name} steered this edit and now scores it"
+
+
+def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> dict[str, Any]:
+    """What decided the numbers, for whoever wants them again."""
+    sampler = {
+        "steps": canvas.steps or getattr(model, "default_steps", None),
+        "guidance": getattr(model, "default_guidance", None) if canvas.guidance is None else canvas.guidance,
+    }
+    return {
+        "base": model.fingerprint,
+        "suite": {"name": canvas.name, "version": canvas.version, "noise": canvas.noise, "encode": canvas.encode},
+        "seeds": list(canvas.seeds),
+        "sampler": sampler,
+        "probe": {
+            "name": eyes.name, "version": eyes.version, "sha256": eyes.sha256, "held_out": dict(eyes.held_out),
+        },
+        "clip": {"name": text.name, "sha256": text.sha256} if text else None,
+        "device": str(model.device),
+        "dtype": str(model.dtype),
+        "torch": torch.__version__,
+        "deviations": list(canvas.deviations),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""One kind of number per file; every file is pure arithmetic on tables or features."""

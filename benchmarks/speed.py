@@ -1,0 +1,160 @@
+"""What erasing costs, ours against the published loop: one model, one counting hook, one clock, in one run."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from benchmarks.judge import judge
+from benchmarks.metrics.cost import metered, resident
+from benchmarks.published import published_esd
+from benchmarks.report import Number
+from erase.edit import Edit
+from erase.loan import number
+from erase.methods import build
+from erase.model import Concept, Denoiser, Kind, Shot
+from erase.work import Step, Work
+
+
+class Plan(BaseModel):
+    """What is run: the same concept, number of gradient steps and learning rate for both loops."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    concept: str = "Van Gogh"
+    kind: Kind = "style"
+    steps: int = Field(default=200, ge=1)
+    lr: float = Field(default=5e-5, gt=0)
+    seed: int = 0
+    suite: str | None = "pocket-canvas-small"
+    keep_limit: int = Field(default=25, ge=1)
+
+
+class Speed(BaseModel):
+    """Costs of both loops; forwards are U-Net sample-forwards per gradient step, ratios are published / ours."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ours_forwards: float
+    published_forwards: float
+    wall_ratio: float
+    memory_ratio: Number
+    note: str
+    gradient_steps: int
+    ours_seconds: float
+    published_seconds: float
+    loss: Mapping[str, float]
+    scores: Mapping[str, Mapping[str, float]] = {}
+
+
+@contextmanager
+def counted(unet: nn.Module) -> Iterator[Callable[[], int]]:
+    """Counts the samples a U-Net is run on inside the block: a guided prediction of one latent counts 2."""
+    seen = 0
+
+    def count(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        nonlocal seen
+        seen += len(given[0] if given else named["sample"])
+
+    handle = unet.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield lambda: seen
+    finally:
+        handle.remove()
+
+
+def speed_esd(model: Denoiser, plan: Plan) -> Work[Speed]:
+    """Both loops for the same number of gradient steps; then, on lessons neither has seen, how well each erases."""
+    concept = Concept(name=plan.concept, kind=plan.kind)
+    knobs = {"variant": "x", "iterations": plan.steps, "lr": plan.lr}
+    method = build("esd", "quick", knobs)
+    # Whatever a first call sets up is charged to neither side.
+    with torch.no_grad():
+        model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
+    ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed))
+    theirs = yield from _measured(
+        model, published_esd(model, concept, iterations=plan.steps, lr=plan.lr, seed=plan.seed)
+    )
+    edits = {"unedited": None, "ours": ours.edit, "published": theirs.edit}
+    loss = yield from _held_out(model, concept, edits, plan.seed)
+    scores: dict[str, dict[str, float]] = {}
+    if plan.suite is not None:
+        for name in ("ours", "published"):
+            report = yield from judge(model, edits[name], [concept], plan.suite, limit=plan.keep_limit)
+            scores[name] = {key: report.scores[key].value for key in ("UA", "IRA", "CRA")}
+            scores["unedited"] = {key: report.scores[key].baseline for key in ("UA", "IRA", "CRA")}
+    return Speed(
+        ours_forwards=ours.forwards / plan.steps,
+        published_forwards=theirs.forwards / plan.steps,
+        wall_ratio=theirs.seconds / ours.seconds,
+        memory_ratio=theirs.memory / ours.memory,
+        note=_note(model, plan, knobs),
+        gradient_steps=plan.steps,
+        ours_seconds=ours.seconds,
+        published_seconds=theirs.seconds,
+        loss=loss,
+        scores=scores,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    edit: Edit
+    forwards: int
+    seconds: float
+    memory: float
+
+
+def _measured(model: Denoiser, work: Work[Edit]) -> Work[_Run]:
+    """Runs an erasure counted and timed; its memory is the model's weights and what came on top of them, in bytes."""
+    gc.collect()
+    resting = resident()
+    # A copy of the U-Net takes the hook along, so the published loop's second network is counted too.
+    with counted(model.network.get_submodule("unet")) as forwards:
+        edit, cost = yield from metered(work, model.device)
+    weights = sum(p.numel() * p.element_size() for p in model.network.parameters())
+    memory = cost.peak_memory_bytes
+    if torch.device(model.device).type != "cuda":
+        # A peak since the process began says nothing about one of two loops in it.
+        memory = math.nan if cost.since_start else memory - resting + weights
+    return _Run(edit, forwards(), cost.seconds, memory)
+
+
+def _held_out(
+    model: Denoiser, concept: Concept, edits: Mapping[str, Edit | None], seed: int, rollouts: int = 8
+) -> Work[dict[str, float]]:
+    """ESD's own loss on rollouts from seeds no loop has used: mean (ε_θ(z,t,c) − [e_∅ − (e_c − e_∅)])² per edit."""
+    shots = [Shot(number(seed, "held out", k) % 2**31, concept.phrases[0]) for k in range(rollouts)]
+    walked = yield from model.trajectory(shots, guidance=3.0, steps=20)
+    target = (2 * walked.absent - walked.present).float()
+    losses = {}
+    with torch.no_grad():
+        codes = model.encode([concept.phrases[0]]).repeat(rollouts)
+        for name, edit in edits.items():
+            with nullcontext() if edit is None else edit.worn(model.network):
+                errors = []
+                for step, t in enumerate(walked.t):
+                    z = walked.z[:, step].to(model.device, model.dtype)
+                    said = model.predict_noise(z, t.to(model.device).expand(rollouts), codes).float().cpu()
+                    errors.append((said - target[:, step]).square().mean())
+                    yield Step(f"held-out lessons, {name}", step + 1, len(walked.t))
+                losses[name] = float(torch.stack(errors).mean())
+    return losses
+
+
+def _note(model: Denoiser, plan: Plan, knobs: Mapping[str, Any]) -> str:
+    said = ", ".join(f"{name} {value}" for name, value in knobs.items())
+    where = f"{plan.concept} from {model.name} on {torch.device(model.device).type}"
+    return (
+        f"{where}, {plan.steps} gradient steps each, none extrapolated; ours: preset quick with {said}, filling the "
+        "rollout bank included; published: batch 1, a 50-step rollout a gradient step, two models; memory: weights and "
+        "what came on top while erasing"
+    )

@@ -1,0 +1,171 @@
+"""A suite: which shots a model is asked to draw, and what each of them should show. Suites are data (TOML)."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from erase.errors import BadInput, nearest, plain
+from erase.loan import number
+from erase.model import Shot
+from generators.pocket.words import SYNONYMS
+
+SUITES = Path(__file__).parent / "suites"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One erased concept as the suite knows it: a label of the style head or of the object head."""
+
+    kind: Literal["style", "object"]
+    label: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image of an answer set: its wanted labels, the seed the suite names, and the shot that draws it."""
+
+    style: str
+    object: str
+    seed: int
+    shot: Shot
+
+
+class Suite(BaseModel):
+    """Vocabulary, wording, seeds and tier rules of a benchmark; without `steps`, `guidance` the model's own hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: int = Field(ge=1)
+    about: str = ""
+    deviations: tuple[str, ...] = ()
+    probe: str = "pocket-judge"
+    clip: str | None = None
+    styles: tuple[str, ...]
+    objects: tuple[str, ...]
+    prompt: str = "{article} {object} image in {style} style."
+    article: Literal["A", "grammar"] = "A"
+    photo: str | None = None
+    photo_word: str = "Photo"
+    encode: Literal["png", "jpeg"] = "png"
+    noise: Literal["cell", "seed"] = "cell"
+    seeds: tuple[int, ...]
+    grid_seeds: tuple[int, ...]
+    steps: int | None = Field(default=None, ge=1)
+    guidance: float | None = None
+    grid_styles: int | None = Field(default=None, ge=2)
+    grid_objects: int | None = Field(default=None, ge=2)
+    first_styles: tuple[str, ...] = ()
+    first_objects: tuple[str, ...] = ()
+    neighbours: Mapping[str, tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for what, labels in (("styles", self.styles), ("objects", self.objects)):
+            if list(labels) != sorted(set(labels)):
+                raise ValueError(
+                    f"{what} must be alphabetical and distinct, because their order is the probe's label order"
+                )
+        if both := set(self.styles) & set(self.objects):
+            raise ValueError(f"{sorted(both)} cannot be a style and an object at once")
+        if not self.grid_seeds or not set(self.grid_seeds) <= set(self.seeds):
+            raise ValueError(f"grid_seeds {list(self.grid_seeds)} must be one or more of seeds {list(self.seeds)}")
+        known = {*self.styles, *self.objects}
+        mentioned = {*self.first_styles, *self.first_objects, *self.neighbours}
+        mentioned |= {label for labels in self.neighbours.values() for label in labels}
+        if self.photo:
+            mentioned.add(self.photo)
+        if unknown := mentioned - known:
+            raise ValueError(f"{sorted(unknown)} stand in no list of styles or objects")
+        return self
+
+    def target(self, concept: str) -> Target:
+        """The label a concept's name or synonym means, however it is spelled. BadInput names the nearest one."""
+        wanted = plain(concept)
+        if self.photo and wanted == plain(self.photo_word):
+            return Target("style", self.photo)
+        for label in (*self.styles, *self.objects):
+            if wanted == plain(label) or wanted in SYNONYMS.get(label, ()):
+                return Target("style" if label in self.styles else "object", label)
+        raise nearest(concept, [*self.styles, *self.objects], f"concept of suite {self.name}")
+
+    def targets(self, concepts: Iterable[str]) -> tuple[Target, ...]:
+        """The targets of several concept names, each once, in the order given."""
+        return tuple(dict.fromkeys(self.target(concept) for concept in concepts))
+
+    def spoken(self, label: str) -> str:
+        """The label as a prompt says it."""
+        return self.photo_word if label == self.photo else label.replace("_", " ")
+
+    def sentence(self, style: str, thing: str) -> str:
+        """The prompt of one cell of the grid."""
+        thing = self.spoken(thing)
+        article = "An" if self.article == "grammar" and thing[0].lower() in "aeiou" else "A"
+        return self.prompt.format(article=article, object=thing, style=self.spoken(style))
+
+    def cell(self, style: str, thing: str, seed: int) -> Cell:
+        """One image of the answer set; with `noise = "cell"` every cell starts from latents of its own."""
+        # 31 bits: a seed a person can type again.
+        drawn = seed if self.noise == "seed" else number(seed, "cell", style, thing) >> 32
+        return Cell(style, thing, seed, Shot(seed=drawn, prompt=self.sentence(style, thing)))
+
+    def shots(self, concepts: Sequence[str] = ()) -> list[Cell]:
+        """The answer set: the whole grid at `grid_seeds`, and every row that shows a target at all `seeds`."""
+        targets = self.targets(concepts)
+        styles = self._grid("style", self.styles, self.grid_styles, self.first_styles, targets)
+        objects = self._grid("object", self.objects, self.grid_objects, self.first_objects, targets)
+        labels = {target.label for target in targets}
+        return [
+            self.cell(style, thing, seed)
+            for style in styles
+            for thing in objects
+            for seed in self.seeds
+            if seed in self.grid_seeds or style in labels or thing in labels
+        ]
+
+    def _grid(
+        self, kind: str, labels: tuple[str, ...], size: int | None, first: tuple[str, ...], targets: Sequence[Target]
+    ) -> list[str]:
+        """The labels one side of the grid shows: targets, their neighbours, then `first`, then any, in label order."""
+        if size is None:
+            return list(labels)
+        erased = [target.label for target in targets if target.kind == kind]
+        near = [n for label in erased for n in self.neighbours.get(label, ()) if n in labels]
+        rest = [label for label in dict.fromkeys([*near, *first, *labels]) if label not in erased and label in labels]
+        # The photo theme is no style to forget or keep, so a small grid spends its images on styles.
+        rest.sort(key=lambda label: label == self.photo)
+        chosen = {*erased, *rest[: size - min(len(erased), 1)]}
+        return [label for label in labels if label in chosen]
+
+
+def suite_names() -> list[str]:
+    """The suites that come with the program."""
+    return sorted(path.stem for path in SUITES.glob("*.toml"))
+
+
+def suite(name: str | Path) -> Suite:
+    """The suite of that name, or the one in that TOML file. BadInput for an unknown name or a file that is no suite."""
+    path = Path(name)
+    if path.suffix != ".toml":
+        found = {plain(known): known for known in suite_names()}.get(plain(str(name)))
+        if found is None:
+            raise nearest(str(name), suite_names(), "suite")
+        path = SUITES / f"{found}.toml"
+    try:
+        return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BadInput(f"there is no suite file {path}; the bundled suites are {', '.join(suite_names())}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not a TOML file: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise nearest(where, list(Suite.model_fields), f"key of suite file {path.name}") from None
+        raise BadInput(f"suite file {path}: {where + ': ' if where else ''}{first['msg']}") from None

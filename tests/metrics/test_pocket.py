@@ -1,0 +1,105 @@
+"""The table over all targets: made once, resumed, never mixed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pocket
+from benchmarks.pocket import Round, chosen, erase_and_judge, summary, table
+from benchmarks.report import Report
+from erase.errors import BadInput
+from erase.work import drain
+from tests.metrics.doubles import TINY, Painter, Reader
+
+TURN = '''
+"""A method for the painter: the concept is painted as another one of its labels."""
+from typing import Any, ClassVar
+import torch
+from pydantic import BaseModel
+from erase.edit import Edit
+from erase.model import Generator
+from erase.work import Step
+
+class Turn(BaseModel, frozen=True, extra="forbid"):
+    paper: ClassVar[str] = "none"
+    needs: ClassVar[type] = Generator
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"object": {"strength": 0.2}}
+    strength: float = 1.0
+
+    def erase(self, model, concepts, keep=(), *, seed=0, state=None):
+        yield Step("turn", 1, 1)
+        plain = [label.replace("_", " ") for label in model.labels]
+        here = plain.index(concepts[0].name)
+        weight = torch.zeros(len(plain), len(plain))
+        weight[here, here] = -self.strength
+        weight[{0: 1, 2: 0, 3: 4, 4: 3}[here], here] = self.strength
+        return Edit({"unet.weight": weight}, {"method": "turn", "kept": len(keep)})
+'''
+TARGETS = chosen(TINY, "all")
+
+
+@pytest.fixture(autouse=True)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "turn.py").write_text(TURN)
+    monkeypatch.setenv("ERASE_METHODS", str(tmp_path / "methods"))
+    monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("benchmarks.judge.probe", lambda *_: Reader())
+
+
+def test_targets_by_kind_and_by_name() -> None:
+    assert [target.label for target in TARGETS] == ["Ink_Art", "Van_Gogh", "Cats", "Dogs"]
+    assert [target.label for target in chosen(TINY, "Styles")] == ["Ink_Art", "Van_Gogh"]
+    assert [target.label for target in chosen(TINY, "dogs,van gogh")] == ["Dogs", "Van_Gogh"]
+    with pytest.raises(BadInput, match="Dogs"):
+        chosen(TINY, "Dogz")
+
+
+def test_every_target_gets_a_report_and_a_line(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reports = drain(erase_and_judge(Painter(), TINY, [Round("turn")], TARGETS, out))
+    assert sorted(path.name for path in (out / "turn").iterdir()) == [
+        "Cats.json",
+        "Dogs.json",
+        "Ink_Art.json",
+        "Van_Gogh.json",
+    ]
+    cats = Report.read(out / "turn" / "Cats.json")
+    assert (cats.job["preset"], cats.job["knobs"]["strength"]) == ("object", 0.2)
+    assert not cats.scores["seconds"].unscored
+    found = summary(reports)["turn"]
+    # Styles are erased wholly; objects, by their own preset, too weakly.
+    assert (found["style"]["UA"]["value"], found["object"]["UA"]["value"]) == (1.0, 0.0)
+    assert found["style"]["UA"]["baseline"] == 0.0
+    assert found["object"]["IRA"]["targets"] == {"Cats": 1.0, "Dogs": 1.0}
+    text = table(reports)
+    assert "turn        2 styles" in text
+    assert "100.0 % [100.0, 100.0]" in text
+    assert json.loads(pocket.as_json(summary(reports)))["turn"]["style"]["CRA"]["value"] is not None
+
+
+def test_finished_targets_are_not_made_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    drain(erase_and_judge(Painter(), TINY, [Round("turn")], TARGETS[:3], out))
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "turn").iterdir()}
+    painter = Painter()
+    reports = drain(erase_and_judge(painter, TINY, [Round("turn")], TARGETS, out))
+    assert len(reports["turn"]) == 4
+    assert {shot.prompt for shot in painter.drawn} == {cell.shot.prompt for cell in TINY.shots()}
+    assert all((out / "turn" / name).stat().st_mtime_ns == when for name, when in before.items())
+
+
+def test_a_report_of_another_job_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    drain(erase_and_judge(Painter(), TINY, [Round("turn")], TARGETS[:1], out))
+    with pytest.raises(BadInput, match="another job: knobs"):
+        drain(erase_and_judge(Painter(), TINY, [Round("turn", knobs={"strength": "0.5"})], TARGETS[:1], out))
+
+
+def test_the_other_labels_can_be_kept(tmp_path: Path) -> None:
+    drain(erase_and_judge(Painter(), TINY, [Round("turn", keep_others=True)], TARGETS[:1], tmp_path / "out"))
+    report = Report.read(tmp_path / "out" / "turn" / "Ink_Art.json")
+    assert report.about["erasure"]["kept"] == 3

@@ -1,0 +1,106 @@
+"""Reports: nothing is lost on the way to JSON and back, and no number travels alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from benchmarks.report import VERSION, Report, Score
+from erase.errors import BadInput
+
+FULL: dict[str, Any] = {
+    "value": 0.92, "n": 100, "low": 0.85, "high": 0.96, "baseline": 0.03, "better": "high", "probe": "judge@1a2b",
+    "interval": "wilson", "note": "Van_Gogh rows now read Watercolor 80%",
+}  # fmt: skip
+NAN = math.nan
+
+
+def report() -> Report:
+    scores = {
+        "UA": Score(**FULL),
+        "CLIP": Score(value=NAN, n=0, low=NAN, high=NAN, baseline=NAN, better="high", probe="CLIP", note="no CLIP"),
+        "storage_bytes": Score(
+            value=2**20, n=1, low=2**20, high=2**20, baseline=0.0, better="low", probe="bytes of the deltas"
+        ),
+    }
+    return Report(job={"model": "m"}, scores=scores, excluded={"by the limit": 3}, rows=({"style": "Van_Gogh"},))
+
+
+def test_the_json_has_the_promised_shape() -> None:
+    document = json.loads(report().json_text())
+    assert {"version", "status", "job", "scores", "excluded"} <= document.keys()
+    assert {"value", "n", "low", "high", "baseline", "better", "probe", "note"} <= document["scores"]["UA"].keys()
+    assert document["version"] == VERSION == 1
+    assert document["scores"]["CLIP"]["value"] is None
+    assert json.dumps(report().model_dump(mode="json"), allow_nan=False)
+
+
+def test_a_report_survives_the_round_trip(tmp_path: Path) -> None:
+    text = report().json_text()
+    again = Report.read(text)
+    assert again.json_text() == text
+    assert again.scores["UA"] == report().scores["UA"]
+    assert again.scores["CLIP"].unscored
+    assert not again.scores["UA"].unscored
+    path = tmp_path / "report.json"
+    path.write_text(text, encoding="utf-8")
+    assert Report.read(path).json_text() == text
+
+
+@pytest.mark.parametrize("status", ["started", "cancelled", "failed"])
+def test_unfinished_reports_load(status: str) -> None:
+    assert Report.read(Report(status=status, message="disk").json_text()).status == status  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"baseline": None}, "baseline"),
+        ({"n": 0}, "needs n"),
+        ({"probe": ""}, "probe"),
+        ({"low": 0.95}, "does not hold"),
+        ({"value": math.inf, "high": math.inf}, "finite"),
+        ({"value": None, "note": ""}, "note"),
+        ({"better": "up"}, "better"),
+        ({"vlaue": 1}, "vlaue"),
+    ],
+)
+def test_a_score_without_its_context_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Score(**(FULL | change))
+
+
+@pytest.mark.parametrize("field", ["baseline", "n", "probe", "low", "high", "better"])
+def test_no_field_can_be_left_out(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Score(**{name: value for name, value in FULL.items() if name != field})
+
+
+def test_files_that_are_no_report(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no report"):
+        Report.read(tmp_path / "none.json")
+    with pytest.raises(BadInput, match="no report"):
+        Report.read("{")
+    with pytest.raises(BadInput, match="version 2"):
+        Report.read(json.dumps({"version": 2}))
+
+
+def test_the_table_shows_everything_people_compare() -> None:
+    lines = report().table().splitlines()
+    assert lines[0].split() == ["score", "value", "95", "%", "interval", "n", "unedited", "better", "probe"]
+    head, ua = lines[0], next(line for line in lines if line.startswith("UA "))
+    assert ua.index("92.0 %") == head.index("value")
+    assert ua.index("judge@1a2b") == head.index("probe")
+    for part in ("85.0 % – 96.0 % (wide)", "100", "3.0 %", "↑ higher"):
+        assert part in ua
+    assert "unscored" in next(line for line in lines if line.startswith("CLIP "))
+    assert "1.0 MiB" in next(line for line in lines if line.startswith("storage_bytes"))
+    assert "left out: 3 images, by the limit" in lines
+    narrow = Report(scores={"UA": Score(**(FULL | {"low": 0.9, "high": 0.94}))}, marks=("collapsed: much",))
+    assert "(wide)" not in narrow.table()
+    assert "! collapsed: much" in narrow.table()

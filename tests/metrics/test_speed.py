@@ -1,0 +1,117 @@
+"""The cost benchmark: the hook counts truly, and the published loop costs what its description says."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+
+from benchmarks import published
+from benchmarks.__main__ import main
+from benchmarks.published import published_esd
+from benchmarks.speed import Plan, counted, speed_esd
+from erase.loan import stream
+from erase.model import Concept
+from erase.work import drain
+from tests.compare import same_bits, weights
+from tests.toy import Toy
+
+GOGH = Concept(name="Van Gogh", kind="style")
+
+
+def test_the_hook_counts_samples_also_in_copies_and_goes_away() -> None:
+    toy = Toy()
+    z, t, codes = torch.zeros(3, 4, 8, 8), torch.tensor(5), toy.encode(["a", "b", "c"])
+    with torch.no_grad(), counted(toy.network["unet"]) as forwards:
+        toy.predict_noise(z, t, codes)
+        copy.deepcopy(toy).predict_noise(z[:2], t, codes[:2])
+        toy.network["unet"](sample=z[:1], timestep=t, encoder_hidden_states=codes.tokens[:1])
+        assert forwards() == 6
+    with torch.no_grad():
+        toy.predict_noise(z, t, codes)
+    assert forwards() == 6
+
+
+def test_the_published_loop_costs_what_its_description_says() -> None:
+    toy, steps = Toy(), 6
+    before = weights(toy.network)
+    with counted(toy.network["unet"]) as forwards:
+        edit = drain(published_esd(toy, GOGH, iterations=steps, lr=1e-3))
+    # Of a grid of 50, k is drawn; min(49, 50 − k) guided steps count 2 each, then e_∅, e_c and the student.
+    ks = [int(torch.randint(50, (1,), generator=stream(0, "published", step))) for step in range(steps)]
+    assert forwards() == sum(2 * min(49, 50 - k) + 3 for k in ks)
+    assert same_bits(weights(toy.network), before)
+    assert all(".attn2." in name for name in edit.deltas)
+    assert any(delta.abs().max() > 0 for delta in edit.deltas.values())
+
+
+def test_the_mean_cost_of_the_published_loop_is_the_documented_one() -> None:
+    mean = sum(2 * len(published._times(20)[: 50 - k]) + 3 for k in range(50)) / 50
+    assert mean == pytest.approx(53.96)
+    assert (published._times(20)[0], published._times(20)[-1], len(published._times(20))) == (961, 1, 49)
+
+
+def test_its_sampler_is_plain_ddim() -> None:
+    toy = Toy()
+    z, codes = toy.noise([published.Shot(3)]), toy.encode(["Van Gogh", ""])
+    present, absent = toy.predict_noise(torch.cat([z, z]), torch.tensor([961, 961]), codes).detach().chunk(2)
+    noise = absent + 3 * (present - absent)
+    clean = (z - (1 - toy.alphas_cumprod[961]).sqrt() * noise) / toy.alphas_cumprod[961].sqrt()
+    expected = toy.add_noise(clean, noise, torch.tensor(941))
+    assert published._guided(toy, z, 961, 20, codes) == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_its_loss_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "GRID", 5)  # short rollouts: this is about learning, not about cost
+    losses: list[float] = []
+    drain(published_esd(Toy(), GOGH, iterations=60, lr=3e-3), lambda step: losses.append(step.loss["erase"]))
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+
+
+def test_both_loops_in_one_run() -> None:
+    toy = Toy()
+    before = weights(toy.network)
+    result = drain(speed_esd(toy, Plan(steps=10, lr=4e-3, suite=None)))
+    assert same_bits(weights(toy.network), before)
+    assert result.ours_forwards < result.published_forwards
+    # The quick preset: 8 rollouts of 20 guided steps, and 2 lessons a step.
+    assert result.ours_forwards == pytest.approx((8 * 20 * 2 + 10 * 2) / 10)
+    assert 35 < result.published_forwards < 75
+    assert result.wall_ratio == result.published_seconds / result.ours_seconds > 1
+    assert result.loss["ours"] < result.loss["unedited"]
+    assert result.loss["published"] < result.loss["unedited"]
+    assert "10 gradient steps each, none extrapolated" in result.note
+
+
+def test_the_command_speaks_one_json_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("generators.load", lambda *_, **__: Toy())
+    monkeypatch.setattr(published, "GRID", 5)
+    assert main(["speed", "esd", "--steps", "3", "--no-judge", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["esd"].keys() >= {"ours_forwards", "published_forwards", "wall_ratio", "memory_ratio", "note"}
+    assert main(["speed", "--steps", "2", "--no-judge"]) == 0
+    assert "per gradient step" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["speed", "esdd"], "esd"),
+        (["speed", "--steps", "0"], "--steps"),
+        (["speed", "--lr", "-1"], "--lr"),
+        (["pocket", "--methods", "uze", "--out", "x"], "uce"),
+        (["pocket", "--suite", "pocket-canvs", "--out", "x"], "pocket-canvas"),
+        (["pocket", "--targets", "Catz", "--out", "x"], "Cats"),
+        (["pocket", "--set", "lr", "--out", "x"], "KNOB=VALUE"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert says in captured.err
+    assert "Traceback" not in captured.err
