@@ -1,0 +1,1 @@
+"""The studio: a command line over `erase`, `generators` and `benchmarks`; it computes nothing itself."""

@@ -1,0 +1,38 @@
+"""From names on the command line to Concepts; a bundled model is asked only for words it was taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from erase.errors import match, nearest, plain
+from erase.model import Concept, Kind
+from generators.pocket import words
+
+
+def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | None = None) -> tuple[Concept, ...]:
+    """One Concept per name, of the given kind or the kind the name has; BadInput for empty and unknown ones."""
+    kinds = get_args(Kind)
+    asked = None if kind is None else match(kind, kinds, "kind")
+    made = []
+    for name in names:
+        spelled, known = _known(name) if base == "pocket-sd" else (name, None)
+        made.append(Concept(name=spelled, kind=asked or known or "object", anchor=anchor))
+    return tuple(made)
+
+
+def _known(name: str) -> tuple[str, str | None]:
+    """A name as pocket-sd's captions spell it, and its kind: a label, a synonym, or a phrase of taught words."""
+    kinds = dict.fromkeys(words.THEMES, "style") | dict.fromkeys(words.OBJECTS, "object")
+    for label, kind in kinds.items():
+        if plain(name) in (plain(label), plain(words.spoken(label))):
+            return words.spoken(label), kind
+        if plain(name) in words.SYNONYMS[label]:
+            return name, kind
+    taught = set(words.vocabulary())
+    strange = [word for word in plain(name).split() if word not in taught]
+    if strange:
+        labels = [words.spoken(label) for label in kinds]
+        synonyms = {word for row in words.SYNONYMS.values() for word in row} - set(map(plain, labels))
+        raise nearest(name, [*labels, *synonyms], "concept of pocket-sd")
+    return name, None

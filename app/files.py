@@ -1,0 +1,127 @@
+"""Files that are whole when they are there, and sentences when the disk has no room for them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from erase.errors import BadInput
+
+MARGIN = 16 * 2**20  # what a run writes beside its tensors: events, previews, pictures, reports
+
+
+class DiskFull(RuntimeError):
+    """The disk filled up while something was being written; what was whole before is still whole."""
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Lend a temporary path beside `path`; it takes `path`'s name when the block ends well, and vanishes otherwise."""
+    make(path.parent)
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield part
+        _flush(part)
+        os.replace(part, path)
+        _flush(path.parent)
+    except Exception as error:
+        if full(error):
+            raise DiskFull(
+                f"The disk is full: {path} could not be written. Free some space, then try again."
+            ) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that died in the middle of writing left in a folder and its subfolders."""
+    for path in folder.rglob(".*"):
+        if re.match(r"\.+\d+-", path.name) and path.is_file():
+            path.unlink()
+
+
+def full(error: BaseException) -> bool:
+    """Whether an error means that the disk is full; safetensors reports it as text, not as an OSError."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+
+
+def make(folder: Path) -> None:
+    """Make a folder and those above it; BadInput where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise BadInput(f"The folder {folder} cannot be made ({error.strerror}). Choose another --out.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one move."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as indented JSON in one move; NaN becomes null, which every JSON reader takes."""
+    write_text(path, dumps(value) + "\n")
+
+
+def dumps(value: Any) -> str:
+    """JSON that strict readers accept: numbers that are not finite become null, paths become text."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def room(folder: Path, needed: int, what: str) -> None:
+    """Raise BadInput unless the disk that will hold `folder` has `needed` bytes and a margin free; `what` says why."""
+    free = free_bytes(folder)
+    if free < needed + MARGIN:
+        raise BadInput(
+            f"The disk of {folder} has {size(free)} free; {what} needs about {size(needed + MARGIN)}. "
+            "Free some space or choose another --out."
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk that holds, or will hold, a folder."""
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.2 GB, 38 MB, 7 kB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{int(count)} bytes"
+
+
+def _flush(path: Path) -> None:
+    """Ask the disk itself to hold a file or a folder's names; Windows has no handle for folders."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value not in (float("inf"), float("-inf")) and value == value:
+        return value
+    if isinstance(value, float):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,73 @@
+"""From a name on the command line to a model, or to a run's model and edit."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import generators
+from app.runs import Run, is_run, open_run
+from erase.edit import Edit
+from erase.errors import BadInput, plain
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is put into memory; none of it changes what the model is, only where and how finely it computes."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    attention_slicing: bool = False
+    offload: bool = False
+    config: str | None = None
+    online: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a MODEL|RUN argument means: the base model's name or absolute path, and the run whose edit it wears."""
+
+    base: str
+    run: Run | None
+
+    def edit(self) -> Edit | None:
+        """The run's edit; None for a plain model."""
+        return None if self.run is None else self.run.edit()
+
+
+def source(name: str) -> Source:
+    """Read a MODEL|RUN argument without loading anything; BadInput for a folder of neither kind comes with loading."""
+    if not name.strip():
+        raise BadInput("The model has no name. `studio models` lists those that come with the studio.")
+    if is_run(name):
+        run = open_run(name)
+        return Source(run.job.model, run)
+    for bundled in generators.BUNDLED:
+        if plain(bundled) == plain(name):
+            return Source(bundled, None)
+    return Source(str(Path(name).resolve()) if Path(name).exists() else name, None)
+
+
+# Any, because type checkers hold a cached_property against the adapters' own protocol, which asks for a property.
+def load(base: str, loading: Loading) -> Any:
+    """The base model of a source, an adapter from `generators`; a hub id is fetched only with `online`."""
+    try:
+        return generators.load(
+            base,
+            device=loading.device,
+            dtype=loading.dtype,
+            attention_slicing=loading.attention_slicing,
+            offload=loading.offload,
+            config=loading.config,
+        )
+    except BadInput as error:
+        if base.count("/") == 1 and not Path(base).is_absolute() and not loading.online:
+            raise BadInput(f"{error} If {base!r} is a hub id, add --online to let it be fetched.") from error
+        raise
+
+
+def loading(args: argparse.Namespace) -> Loading:
+    """The loading options of a parsed command line."""
+    return Loading(args.device, args.dtype, args.attention_slicing, args.offload, args.config, args.online)

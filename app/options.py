@@ -1,0 +1,180 @@
+"""The options of every verb. Nothing heavy is imported here, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+from erase.errors import BadInput, match, nearest
+
+KINDS = ("style", "object", "nudity", "identity", "attribute")
+DTYPES = ("fp32", "fp16", "bf16")
+SOURCE = "a bundled model, a local pipeline folder or .safetensors file, a hub id, or a RUN folder"
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers mistakes with BadInput, so that they end like every other mistake: one sentence and exit 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message[0].upper()}{message[1:]}. `{self.prog} --help` lists what is possible.")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line as a namespace; `run` names the verb's function. BadInput names the nearest option or verb."""
+    argv = [_dashed(word) for word in argv]
+    parser, verbs = _parsers(argv)
+    if argv and not argv[0].startswith("-") and argv[0] not in verbs:
+        raise nearest(argv[0], verbs, "command")
+    args, rest = parser.parse_known_args(argv)
+    args.typed = shlex.join(["studio", *argv])
+    if rest:
+        verb = verbs[args.verb]
+        if not rest[0].startswith("--"):
+            raise BadInput(f"{rest[0]!r} is one argument too many for `studio {args.verb}`.")
+        method = getattr(args, "method", None)
+        what = f"option of `studio {args.verb}`" + (f" or knob of {method}" if method else "")
+        options = [name.removeprefix("--") for action in verb._actions for name in action.option_strings]
+        raise nearest(rest[0].removeprefix("--").split("=")[0], [name for name in options if len(name) > 2], what)
+    return args
+
+
+def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(
+        prog="studio",
+        allow_abbrev=False,
+        description="Erase a concept from an image generator, judge what was lost, carry the result away.",
+        epilog="Start with `studio demo`. `studio COMMAND --help` explains each command; "
+        "`studio methods NAME` explains a method's knobs.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    group = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=Parser)
+    verbs: dict[str, Parser] = {}
+
+    def verb(name: str, run: str, about: str, *, loads: bool = False) -> Parser:
+        made = group.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+        made.add_argument("--json", action="store_true", help="print exactly one JSON document on stdout")
+        made.set_defaults(run=f"app.verbs.{run}", online=False)
+        if loads:
+            _loading(made)
+        verbs[name] = made
+        return made
+
+    demo = verb("demo", "demo:demo", "erase a style from the bundled model, judge, draw and export it", loads=True)
+    demo.add_argument("--out", default="demo", metavar="DIR", help="where everything goes (default: %(default)s)")
+
+    verb("models", "listings:models", "list the models that come with the studio")
+    methods = verb("methods", "listings:methods", "list the ways to erase, or explain one with its knobs")
+    methods.add_argument("name", nargs="?", metavar="METHOD", help="explain this one")
+    verb("metrics", "listings:metrics", "list what `studio judge` measures")
+    verb("suites", "listings:suites", "list the sets of prompts that models are judged on")
+
+    sample = verb("sample", "sample:sample", "draw a contact sheet: a row per prompt, a column per seed", loads=True)
+    sample.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
+    sample.add_argument("--prompt", action="append", metavar="TEXT", help="what to draw; repeat it for more rows")
+    sample.add_argument(
+        "--seeds", metavar="A:B", help="A, A+1 … B-1, or a list A,B,C (default: 0:4); alone, of the empty prompt"
+    )
+    sample.add_argument(
+        "--strength", type=float, default=None, metavar="S", help="of a RUN's edit: 0 the base model, 1 as made"
+    )
+    sample.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the model's own)")
+    sample.add_argument("--guidance", type=float, metavar="G", help="guidance scale (default: the model's own)")
+    sample.add_argument("--out", required=True, metavar="PNG", help="the picture to write")
+
+    _erase(verb("erase", "erase:erase", "erase concepts from a model into a RUN folder", loads=True), argv)
+    resume = verb("resume", "erase:resume", "go on with an unfinished RUN, to the same bits", loads=True)
+    resume.add_argument("source", metavar="RUN", help="the folder of the run")
+    resume.add_argument("--save-every", type=float, metavar="SECONDS", help="time between snapshots (default: 30)")
+    again = verb(
+        "reproduce", "erase:reproduce", "run a RUN's job once more and compare the edits bit by bit", loads=True
+    )
+    again.add_argument("source", metavar="RUN", help="the run to repeat")
+    again.add_argument("--out", required=True, metavar="RUN", help="the folder of the new run")
+    runs = verb("runs", "listings:runs", "list the runs below a folder")
+    runs.add_argument("folder", nargs="?", default=".", metavar="DIR", help="where to look (default: here)")
+
+    judge = verb("judge", "judge:judge", "measure a model, or what a RUN's edit did to it", loads=True)
+    judge.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
+    suites = "what to draw and score (default: pocket-canvas for a MODEL, pocket-canvas-small for a RUN)"
+    judge.add_argument("--suite", metavar="NAME|FILE", help=suites)
+
+    export = verb("export", "export:export", "write a RUN's edited model in a format other programs open")
+    _loading(export, dtype=False)
+    export.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    export.add_argument("--as", dest="form", required=True, metavar="FORMAT", help="the format, or `list` to see them")
+    export.add_argument("--out", metavar="PATH", help="where to write")
+    export.add_argument(
+        "--dtype", dest="save_dtype", choices=DTYPES, help="of the written weights (default: as the model's)"
+    )
+    export.add_argument("--strength", type=float, default=1.0, metavar="S", help="how much of the edit (default: 1)")
+    export.add_argument("--force", action="store_true", help="replace what is already at --out")
+    return parser, verbs
+
+
+def _erase(parser: Parser, argv: Sequence[str]) -> None:
+    parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE + " (erasing from a RUN stacks on its edit)")
+    parser.add_argument(
+        "--concept", action="append", required=True, metavar="NAME", help="what to erase; may be repeated"
+    )
+    kinds = "what the concepts are (default: what the name is in the bundled vocabulary, else object)"
+    parser.add_argument("--kind", metavar="|".join(KINDS), help=kinds)
+    parser.add_argument("--anchor", metavar="TEXT", help="what to draw instead (default: by kind)")
+    parser.add_argument("--keep", action="extend", nargs="+", default=[], metavar="NAME", help="concepts to protect")
+    parser.add_argument("--method", required=True, metavar="METHOD", help=f"one of: {', '.join(_method_names())}")
+    parser.add_argument("--preset", metavar="NAME", help="named settings of the method")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
+    parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
+    parser.add_argument("--resume", action="store_true", help="go on when --out holds this job unfinished")
+    parser.add_argument("--save-every", type=float, metavar="SECONDS", help="time between snapshots (default: 30)")
+    method = _value(argv, "--method")
+    if argv[:1] == ["erase"] and method:
+        from app.knobs import add_knobs
+
+        add_knobs(parser, match(method, _method_names(), "method"))
+    else:
+        parser.epilog = "Every method has knobs of its own: `studio erase --method esd --help` adds them to this list."
+
+
+def _loading(parser: Parser, *, dtype: bool = True) -> None:
+    group = parser.add_argument_group("loading")
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
+    if not dtype:
+        parser.set_defaults(dtype="auto")
+    else:
+        group.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="of the weights in memory")
+    group.add_argument("--attention-slicing", action="store_true", help="less memory, slower")
+    group.add_argument("--offload", action="store_true", help="keep idle parts in main memory (GPU only)")
+    group.add_argument("--config", metavar="DIR", help="pipeline folder whose shape a single-file checkpoint has")
+    group.add_argument("--online", action="store_true", help="allow a hub id to be fetched")
+
+
+def _method_names() -> list[str]:
+    from erase.methods import method_names
+
+    return list(method_names())
+
+
+def _dashed(word: str) -> str:
+    """--kept_rows is --kept-rows: underscores and dashes are alike in names, and left alone in values."""
+    name, equals, value = word.partition("=")
+    return (name.replace("_", "-") + equals + value) if word.startswith("--") else word
+
+
+def _value(argv: Sequence[str], option: str) -> str | None:
+    """The value an option will have, read before the parser for it can be built."""
+    for at, word in enumerate(argv):
+        if word == option and at + 1 < len(argv):
+            return argv[at + 1]
+        if word.startswith(option + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _version() -> str:
+    try:
+        return f"studio {metadata.version('concept-erasure-studio')}"
+    except metadata.PackageNotFoundError:
+        return "studio, run from a checkout that is not installed"

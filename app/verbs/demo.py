@@ -1,0 +1,79 @@
+"""`studio demo`: the whole journey on the bundled model: erase a style, judge it, draw it, carry it away."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from app.answer import Answer
+from app.concepts import concepts
+from app.erasing import occupied, prepare
+from app.files import size
+from app.jobs import Job
+from app.models import load, loading
+from app.progress import duration, follow
+from app.verbs.erase import work_on
+from app.verbs.judge import RUN_SUITE, judge_run
+from benchmarks.suite import suite
+from erase.methods import build
+from generators.export.card import card
+from generators.export.pipeline import export_pipeline
+
+MODEL, CONCEPT, KEEP = "pocket-sd", "Van_Gogh", ("Watercolor", "Crayon", "Sketch", "Cartoon")
+METHOD, PRESET = "uce", "strong"  # the best preset for a style that is also quick enough for a first look
+
+
+def demo(args: argparse.Namespace) -> Answer:
+    """Erase, judge, draw and export into one folder; a second call opens the finished run and goes on from there."""
+    began = time.monotonic()
+    out = Path(args.out)
+    say(f"This erases the style Van Gogh from {MODEL}, a small Stable Diffusion that comes with the studio.")
+    job = Job(
+        model=MODEL,
+        dtype=args.dtype,
+        concepts=concepts(MODEL, [CONCEPT], None),
+        keep=concepts(MODEL, KEEP, None),
+        method=METHOD,
+        knobs=build(METHOD, PRESET).model_dump(mode="json"),  # type: ignore[attr-defined]
+    )
+    run = occupied(out / "run", job, resume=True)
+    model = load(MODEL, loading(args))
+    if run is not None and run.status == "done":
+        say(f"1/3 {out / 'run'} already holds the erased style; it is judged again.")
+        edit = run.edit()
+    else:
+        say(f"1/3 Erasing: {METHOD} changes only the layers that read the prompt.")
+        run = run or prepare(out / "run", job, model, None, {"typed": args.typed})
+        edit = work_on(run, model)
+    say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing never saw.")
+    report = judge_run(run, model, edit, suite(RUN_SUITE))
+    say("3/3 Exporting: the erased model as a folder that any diffusers program opens.")
+    written = card(edit.about, run.report(), licence=model.licence)
+    exported = follow(export_pipeline(model, edit, out / "pipeline", force=True, card=written), "exporting")
+    document = {
+        "version": 1, "status": "done", "run": run.folder, "grid": run.folder / "grid.png", "pipeline": exported.path,
+        "max_difference": exported.max_difference, "seconds": time.monotonic() - began,
+        "scores": report.model_dump(mode="json")["scores"],
+    }  # fmt: skip
+    text = f"""
+{report.table()}
+
+UA: Van Gogh prompts whose style is gone. IRA and CRA: how well the other styles, and the objects, survived.
+The edit      {run.folder / "edit.safetensors"} ({size(edit.storage_bytes)})
+The pictures  {run.folder / "grid.png"} (before and after, same seeds)
+The numbers   {run.folder / "report.json"}
+The model     {exported.path} (opened by stock diffusers; largest pixel difference {exported.max_difference:.2g})
+All this took {duration(time.monotonic() - began)}.
+
+Try next
+  studio sample {run.folder} --prompt "A Cats image in Van Gogh style." --strength 0.5 --out half.png
+  studio erase {MODEL} --concept Cats --keep Dogs --method uce --out runs/cats
+  studio methods"""
+    return Answer(document, text.strip())
+
+
+def say(sentence: str) -> None:
+    """One line for people, beside the answer."""
+    print(sentence, file=sys.stderr, flush=True)

@@ -1,0 +1,144 @@
+"""`studio erase`, `resume` and `reproduce`: a job, its RUN folder, and the edit it ends in."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.answer import Answer
+from app.concepts import concepts
+from app.erasing import SAVE_EVERY, erase_in, occupied, prepare
+from app.files import size
+from app.jobs import Job
+from app.knobs import given_knobs
+from app.models import Loading, load, loading, source
+from app.progress import duration, follow
+from app.runs import Run, open_run
+from erase.about import agreed
+from erase.edit import Edit
+from erase.errors import BadInput, match
+from erase.methods import build, method_names
+from erase.model import Generator
+
+
+def erase(args: argparse.Namespace) -> Answer:
+    """Erase concepts into a RUN folder; the same finished job is opened instead of run again."""
+    what = source(args.source)
+    parent = what.edit()
+    job = read_job(args, what.base, parent)
+    folder = Path(args.out)
+    run = occupied(folder, job, args.resume)
+    if run is not None and run.status == "done":
+        return _told(run, run.edit(), f"{folder} already holds this very job, finished.")
+    model = load(what.base, loading(args))
+    if run is None:
+        if args.resume:
+            print(f"There is nothing to resume in {folder}; starting.", file=sys.stderr)
+        run = prepare(folder, job, model, parent, {"typed": args.typed, "loading": vars(loading(args))})
+    return _told(run, work_on(run, model, args.save_every))
+
+
+def resume(args: argparse.Namespace) -> Answer:
+    """Go on with an unfinished run from its newest snapshot, with the model loaded as the job says."""
+    run = open_run(args.source)
+    if run.status == "done":
+        return _told(run, run.edit(), f"{run.folder} is finished; there is nothing to resume.")
+    return _told(run, work_on(run, load(run.job.model, _as_begun(run, args)), args.save_every))
+
+
+def reproduce(args: argparse.Namespace) -> Answer:
+    """Run a finished run's job again in another folder; exit 1 with the differences when the edits are not equal."""
+    run = open_run(args.source)
+    before = run.edit()
+    folder = Path(args.out)
+    if folder.resolve() == run.folder.resolve():
+        raise BadInput("--out must be another folder than the run that is to be reproduced.")
+    again = occupied(folder, run.job, resume=True)
+    model = load(run.job.model, _as_begun(run, args))
+    if again is None:
+        record = {"typed": args.typed, "reproduces": str(run.folder)}
+        again = prepare(folder, run.job, model, run.parent(), record)
+    after = again.edit() if again.status == "done" else work_on(again, model)
+    same = before.hash == after.hash
+    apart = largest_difference(before, after)
+    circumstances = [
+        f"{name} was {run.record.get(name)}, is {again.record.get(name)}"
+        for name in ("versions", "device", "gpu", "threads", "platform", "commit", "dirty")
+        if run.record.get(name) != again.record.get(name)
+    ]
+    document = {
+        "version": 1, "status": "done" if same else "failed", "identical": same, "max_difference": apart,
+        "edits": [before.hash, after.hash], "runs": [run.folder, folder], "differs": circumstances,
+    }  # fmt: skip
+    if same:
+        return Answer(document, f"Reproduced: the edit in {folder} is bit-identical to the one in {run.folder}.")
+    document["error"] = {"kind": "not-reproduced", "message": f"the edits differ by up to {apart:.3g}"}
+    why = "\n".join(circumstances) or "Nothing that is recorded differs."
+    return Answer(document, f"Not reproduced: the edits differ by up to {apart:.3g}.\n{why}", code=1)
+
+
+def read_job(args: argparse.Namespace, base: str, parent: Edit | None) -> Job:
+    """The Job a command line asks for, every knob spelled out; BadInput for anything that cannot be meant."""
+    method = match(args.method, method_names(), "method")
+    built = build(method, args.preset, given_knobs(args))
+    erased = concepts(base, args.concept, args.kind, args.anchor)
+    keep = concepts(base, args.keep, None)
+    agreed(erased, keep)
+    return Job(
+        model=base,
+        dtype=args.dtype,
+        config=None if args.config is None else str(Path(args.config).resolve()),
+        parents=() if parent is None else (parent.hash,),
+        concepts=erased,
+        keep=keep,
+        method=method,
+        knobs=built.model_dump(mode="json"),  # type: ignore[attr-defined]
+        seed=args.seed,
+    )
+
+
+def work_on(run: Run, model: Generator, save_every: float | None = None) -> Edit:
+    """Drain a run's work with progress; when it is stopped, say how to go on."""
+    every = SAVE_EVERY if save_every is None else save_every
+    try:
+        return follow(
+            erase_in(run, model, warn=lambda sentence: print(sentence, file=sys.stderr), save_every=every),
+            f"erasing {run.job.title}",
+        )
+    except KeyboardInterrupt:
+        steps = run.state["steps"]
+        raise KeyboardInterrupt(
+            f"Cancelled after {steps} steps; the model is as it was. `studio resume {run.folder}` goes on from there."
+        ) from None
+
+
+def largest_difference(one: Edit, other: Edit) -> float:
+    """The largest difference of any weight; infinite when the edits do not change the same weights."""
+    shapes = [{name: tuple(delta.shape) for name, delta in edit.deltas.items()} for edit in (one, other)]
+    if shapes[0] != shapes[1]:
+        return float("inf")
+    return max((float((one.deltas[name] - other.deltas[name]).abs().max()) for name in one.deltas), default=0.0)
+
+
+def _as_begun(run: Run, args: argparse.Namespace) -> Loading:
+    """The loading options, except those that belong to the job: they must be as they were."""
+    dtype, config = run.record["dtype"], run.job.config
+    return Loading(args.device, dtype, args.attention_slicing, args.offload, config, args.online)
+
+
+def _told(run: Run, edit: Edit, first: str | None = None) -> Answer:
+    state = run.state
+    document: dict[str, Any] = {
+        "version": 1, "status": state["status"], "run": run.folder, "job": run.job.model_dump(mode="json"),
+        "edit": {"path": run.folder / "edit.safetensors", "hash": edit.hash, "storage_bytes": edit.storage_bytes,
+                 "tensors": len(edit.deltas)},
+        "steps": state["steps"], "seconds": state["seconds"], "peak_memory_bytes": state.get("peak_memory_bytes"),
+    }  # fmt: skip
+    lines = [
+        first or f"Erased {run.job.title} in {duration(state['seconds'])}, {state['steps']} steps.",
+        f"The edit changes {len(edit.deltas)} tensors ({size(edit.storage_bytes)}): {run.folder / 'edit.safetensors'}",
+        f"Next: studio judge {run.folder}",
+    ]
+    return Answer(document, "\n".join(lines))

@@ -1,0 +1,105 @@
+"""The verbs that only tell what there is: models, methods, metrics, suites, runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from app.answer import Answer, table
+from erase.errors import BadInput, match
+
+# What `studio judge` measures: name, better direction, meaning. Definitions and options are in benchmarks/.
+METRICS = (
+    ("UA", "high", "unlearning accuracy: share of the target's images in which the probe no longer sees it"),
+    ("IRA", "high", "in-domain retain accuracy: the other styles (for a style) or the other objects (for an object)"),
+    ("CRA", "high", "cross-domain retain accuracy: objects (for a style) or styles (for an object)"),
+    ("invalid", "low", "share of the target's images that show nothing at all, which UA would count as forgotten"),
+    ("FID", "low", "Fréchet distance of probe features to the unedited model's images"),
+    ("KID", "low", "kernel distance of the same features; unbiased, for few images"),
+    ("CLIP", "high", "cosine of an image and its prompt, rows without the target"),
+    ("LPIPS", "low", "how far the rows without the target moved, in a network's features"),
+    ("seconds", "low", "wall-clock time of the erasure, the model being in memory"),
+    ("peak_memory_bytes", "low", "highest memory use of the erasure"),
+    ("storage_bytes", "low", "what has to be kept beside the base model"),
+    ("style_accuracy", "high", "of a MODEL: share of its images whose style the probe sees as prompted"),
+    ("object_accuracy", "high", "of a MODEL: share of its images whose object the probe sees as prompted"),
+)
+
+
+def models(args: argparse.Namespace) -> Answer:
+    """The bundled models, where they are, and whether they are there."""
+    import generators
+
+    listed = []
+    for name, about in generators.BUNDLED.items():
+        path = generators.assets() / name
+        listed.append({"name": name, "about": about, "path": path, "present": (path / "model_index.json").is_file()})
+    rows = [(model["name"], "ready" if model["present"] else "missing", model["about"]) for model in listed]
+    note = "Also: a local pipeline folder, a .safetensors checkpoint, or a hub id with --online."
+    return Answer({"version": 1, "models": listed}, f"{table(('model', 'state', 'what it is'), rows)}\n{note}")
+
+
+def methods(args: argparse.Namespace) -> Answer:
+    """All methods in a line each, or one with its knobs."""
+    from app.knobs import NEEDS, described, in_short
+    from erase.methods import method_names
+
+    if args.name:
+        document, text = described(match(args.name, method_names(), "method"))
+        return Answer({"version": 1, **document}, text)
+    listed = [in_short(name) for name in method_names()]
+    rows = [
+        (method["name"], NEEDS.get(method["needs"], method["needs"]), method["about"], method["paper"])
+        for method in listed
+    ]
+    text = table(("method", "needs", "what it does", "paper"), rows)
+    return Answer({"version": 1, "methods": listed}, f"{text}\n`studio methods NAME` explains the knobs of one.")
+
+
+def metrics(args: argparse.Namespace) -> Answer:
+    """What is measured, which direction is better, and what it means."""
+    listed = [{"name": name, "better": better, "about": about} for name, better, about in METRICS]
+    arrows = {"high": "↑ higher", "low": "↓ lower"}
+    rows = [(name, arrows[better], about) for name, better, about in METRICS]
+    return Answer({"version": 1, "metrics": listed}, table(("metric", "better", "meaning"), rows))
+
+
+def suites(args: argparse.Namespace) -> Answer:
+    """The bundled suites with their size."""
+    from benchmarks.suite import suite, suite_names
+
+    found = [suite(name) for name in suite_names()]
+    listed = [
+        {"name": one.name, "version": one.version, "about": one.about, "styles": one.styles, "objects": one.objects}
+        for one in found
+    ]
+    rows = [(one.name, len(one.styles), len(one.objects), one.about) for one in found]
+    text = table(("suite", "styles", "objects", "what is drawn"), rows)
+    return Answer({"version": 1, "suites": listed}, f"{text}\n--suite also takes the path of a TOML file of your own.")
+
+
+def runs(args: argparse.Namespace) -> Answer:
+    """The runs below a folder, finished or not, with their headline number."""
+    from app.runs import find_runs
+
+    root = Path(args.folder)
+    if not root.is_dir():
+        raise BadInput(f"There is no folder {root} to look for runs in.")
+    listed = []
+    for run in find_runs(root):
+        scores = (run.report() or {}).get("scores", {})
+        state = run.state
+        listed.append(
+            {
+                "run": run.folder, "status": state["status"], "title": run.job.title, "model": run.job.model,
+                "steps": state["steps"], "seconds": state["seconds"],
+                "scores": {name: scores[name]["value"] for name in ("UA", "IRA", "CRA") if name in scores},
+            }
+        )  # fmt: skip
+    rows = [
+        (run["run"], run["status"], run["title"], run["model"],
+         ", ".join(f"{name} {value:.0%}" for name, value in run["scores"].items() if value is not None))
+        for run in listed
+    ]  # fmt: skip
+    text = table(("run", "status", "erased", "from", "scores"), rows) if rows else f"No runs below {root.resolve()}."
+    return Answer({"version": 1, "runs": listed}, text)

@@ -1,0 +1,66 @@
+"""`studio sample`: a contact sheet, one row per prompt and one column per seed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from app.answer import Answer
+from app.files import make, room
+from app.models import load, loading, source
+from app.pictures import save_picture
+from app.progress import follow
+from erase.errors import BadInput
+from erase.model import Shot
+
+SEEDS = "0:4"
+
+
+def sample(args: argparse.Namespace) -> Answer:
+    """Draw every prompt with every seed and write the sheet."""
+    seeds, prompts = read_seeds(args.seeds or SEEDS), args.prompt or [""]
+    out = picture_path(args.out)
+    what = source(args.source)
+    edit = what.edit()
+    if edit is None and args.strength is not None:
+        raise BadInput(
+            f"{args.source} is a model without an edit, so it has no --strength. Give a RUN, or leave it out."
+        )
+    if not args.prompt and not args.seeds:
+        raise BadInput("What is to be drawn? Add --prompt TEXT, for example --prompt 'A Cats image in Van Gogh style.'")
+    make(out.parent)
+    room(out.parent, 0, "the picture")
+    strength = 1.0 if args.strength is None else args.strength
+    model = load(what.base, loading(args))
+    shots = [Shot(seed, prompt) for prompt in prompts for seed in seeds]
+    with contextlib.nullcontext() if edit is None else edit.worn(model.network, strength):
+        images = follow(model.sample(shots, steps=args.steps, guidance=args.guidance), "drawing")
+    worn = {} if edit is None else {"edit": edit.hash, "strength": str(strength)}
+    facts = {"model": model.name, "prompts": "\n".join(prompts), "seeds": " ".join(map(str, seeds)), **worn}
+    save_picture(images, out, columns=len(seeds), about=facts)
+    document = {"version": 1, "status": "done", "picture": out, "prompts": prompts, "seeds": seeds, **worn}
+    return Answer(document, f"{len(images)} images, one row per prompt and one column per seed: {out}")
+
+
+def read_seeds(text: str) -> list[int]:
+    """`2:5` is 2, 3, 4; `7` is 7; `1,5,9` are those three. BadInput for anything else."""
+    try:
+        if ":" in text:
+            first, last = (int(part) for part in text.split(":"))
+            seeds = list(range(first, last))
+        else:
+            seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise BadInput(f"{text!r} names no seeds. Write A:B for A, A+1 … B-1, or a list such as 1,5,9.")
+    return seeds
+
+
+def picture_path(text: str) -> Path:
+    """Where a PNG may be written; BadInput for another ending or for a folder."""
+    path = Path(text)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise BadInput(f"--out {text!r} is not the name of a picture; it should end in .png.")
+    return path

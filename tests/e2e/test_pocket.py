@@ -1,0 +1,47 @@
+"""What the first command shows must hold on the models that come with the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def studio(*words: object, cwd: Path) -> dict[str, Any]:
+    """One command in a process and a folder of its own, and the JSON it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "STUDIO_CACHE": str(cwd / "cache")}
+    command = [sys.executable, "-m", "app", *map(str, words), "--json"]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_pocket_sd_draws_what_it_is_asked(tmp_path: Path) -> None:
+    scores = studio("judge", "pocket-sd", cwd=tmp_path)["scores"]
+    assert scores["style_accuracy"]["n"] == 15 * 20
+    assert scores["style_accuracy"]["value"] >= 0.95
+    assert scores["object_accuracy"]["value"] >= 0.90
+
+
+@pytest.mark.slow
+def test_the_demo_erases_a_style_and_keeps_the_rest_within_five_minutes(tmp_path: Path) -> None:
+    began = time.monotonic()
+    shown = studio("demo", "--out", "demo", cwd=tmp_path)
+    assert time.monotonic() - began < 300
+    scores = shown["scores"]
+    assert scores["UA"]["baseline"] < 0.2
+    assert scores["UA"]["value"] >= 0.9
+    assert scores["IRA"]["value"] >= 0.85
+    assert scores["CRA"]["value"] >= 0.85
+    assert shown["max_difference"] <= 1e-4
+    for path in ("run/grid.png", "run/edit.safetensors", "pipeline/model_index.json", "pipeline/README.md"):
+        assert (tmp_path / "demo" / path).is_file(), path
