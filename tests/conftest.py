@@ -7,23 +7,45 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+import generators
 from erase.model import Concept, Denoiser
+from tests.formats.toys import Family, toy_folder
 from tests.toy import Toy
 
 torch.set_num_threads(1)
 
-# Every method is tried on every model listed here; add a line for a new adapter at toy size.
-MODELS: dict[str, Callable[[], Denoiser]] = {"toy": Toy, "toy-bf16": lambda: Toy(dtype=torch.bfloat16)}
+
+def _stable_diffusion(family: Family, folder: Path) -> Denoiser:
+    if not (folder / family).exists():
+        toy_folder(folder / family, family)
+    return generators.load(str(folder / family), device="cpu")
+
+
+# Every method is tried on every model listed here, each made in a folder it may write to; add a line for a new adapter.
+MODELS: dict[str, Callable[[Path], Denoiser]] = {
+    "toy": lambda folder: Toy(),
+    "toy-bf16": lambda folder: Toy(dtype=torch.bfloat16),
+    "sd1": lambda folder: _stable_diffusion("sd1", folder),
+    "sd2-v": lambda folder: _stable_diffusion("sd2", folder),
+    "xl": lambda folder: _stable_diffusion("xl", folder),
+}
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the models' files."""
+    return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(params=list(MODELS))
-def model(request: pytest.FixtureRequest) -> Denoiser:
+def model(request: pytest.FixtureRequest, toys: Path) -> Denoiser:
     """Each tiny model in turn, freshly made."""
-    return MODELS[request.param]()
+    return MODELS[request.param](toys)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from generators.pocket import data, networks, words
 from generators.pocket.loop import Setting, tensors, to_float, trained
 from generators.pocket.probe import accuracy, load_probe
-from generators.pocket.train_clip import learnt_tokenizer, text_encoder
+from generators.pocket.train_clip import TextLesson, learnt_tokenizer, new_clip, text_encoder
 from generators.pocket.train_sd import finished_vae
 
 
@@ -77,3 +77,20 @@ def measure(pipe: Any, setting: Setting) -> dict[str, Any]:
         torch.cat([shown[::20][:300], again[::20][:300]]), setting.work / "vae.png", nrow=len(words.OBJECTS), padding=0
     )
     return about
+
+
+def unpack(setting: Setting) -> None:
+    """The shipped models as unfinished states of their stages, so that training goes on from them."""
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import load_file
+
+    pipe = StableDiffusionPipeline.from_pretrained(setting.out / "pocket-sd", torch_dtype=torch.float32)
+    half = torch.nn.ModuleDict({"post_quant_conv": pipe.vae.post_quant_conv, "decoder": pipe.vae.decoder})
+    lesson = TextLesson(new_clip(setting.device))
+    lesson.clip.load_state_dict(load_file(setting.out / "pocket-clip" / "open_clip_model.safetensors"))
+    parts = {"vae": pipe.vae, "decoder": half, "unet": pipe.unet, "text": lesson, "clip": lesson.clip.visual}
+    for name, part in parts.items():
+        weights = {key: value.float() for key, value in part.state_dict().items()}
+        state = {"network": weights, "ema": weights, "optimiser": {}, "step": 0, "spent": 0.0}
+        torch.save(state, setting.work / f"{name}.state.pt")
+    (setting.work / "scale.json").write_text(json.dumps(pipe.vae.config.scaling_factor))

@@ -63,8 +63,9 @@ class Loop:
         if self.path.exists():
             kept = torch.load(self.path, map_location=setting.device, weights_only=True)
             network.load_state_dict(kept["network"])
-            self.optimiser.load_state_dict(kept["optimiser"])
-            self.ema, self.step, self.spent = kept["ema"], kept["step"], kept["spent"]
+            self.ema, self.step, self.spent = kept["ema"] if ema else {}, kept["step"], kept["spent"]
+            if kept["optimiser"]:
+                self.optimiser.load_state_dict(kept["optimiser"])
 
     def save(self) -> None:
         kept = {

@@ -41,7 +41,8 @@ class _Depthwise(nn.Module):
 
 def _judge_trunk() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(3, 32, 4, 2, 1), _Residual(32, 64, 1), _Residual(64, 96, 2), _Residual(96, 160, 2), _Residual(160, 160, 1),
+        nn.Conv2d(3, 32, 4, 2, 1), _Residual(32, 64, 1), _Residual(64, 96, 2),
+        _Residual(96, 160, 2), _Residual(160, 160, 1),
     )  # fmt: skip
 
 

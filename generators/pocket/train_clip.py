@@ -36,7 +36,7 @@ def captions(seed: int = 5) -> list[list[words.Caption]]:
 
 @dataclass(frozen=True)
 class Captioned:
-    """Token ids of captions, canvas [cell caption token] and faces [text token], and whether each tells style and object."""
+    """Token ids of captions, canvas [cell caption token] and faces [text token], and what each tells."""
 
     ids: Tensor
     told: Tensor
@@ -47,7 +47,7 @@ class Captioned:
 def _captioned(face_labels: np.ndarray, device: torch.device) -> Captioned:
     tokenizer = learnt_tokenizer()
     per_cell = captions()
-    ids = torch.stack([ids(tokenizer, [c.text for c in cell]) for cell in per_cell])
+    canvas_ids = torch.stack([ids(tokenizer, [c.text for c in cell]) for cell in per_cell])
     told = torch.tensor([[(c.style, c.object) for c in cell] for cell in per_cell])
     rng = np.random.default_rng(9)
     rows = [
@@ -60,7 +60,7 @@ def _captioned(face_labels: np.ndarray, device: torch.device) -> Captioned:
     texts = sorted({text for row in rows for text in row})
     index = {text: i for i, text in enumerate(texts)}
     face_text = torch.tensor([[index[text] for text in row] for row in rows])
-    return Captioned(ids.to(device), told.to(device), ids(tokenizer, texts).to(device), face_text.to(device))
+    return Captioned(canvas_ids.to(device), told.to(device), ids(tokenizer, texts).to(device), face_text.to(device))
 
 
 def _agreement(logits: Tensor, match: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def _says(text: Captioned, cells: Tensor, which: Tensor, other: Tensor) -> Tenso
     return (same_style & same_object & told.any(1, keepdim=True)).float()
 
 
-def _new_clip(device: torch.device) -> Any:
+def new_clip(device: torch.device) -> Any:
     import open_clip
 
     config = networks.clip_config()
@@ -111,7 +111,7 @@ def train_text(setting: Setting) -> None:
     text = _captioned(face_labels, device)
     labels = torch.from_numpy(face_labels).to(device)
     torch.manual_seed(31)
-    lesson = TextLesson(_new_clip(device)).to(device)
+    lesson = TextLesson(new_clip(device)).to(device)
     lesson.clip.visual.requires_grad_(False)
     loop = Loop("text", lesson, setting, 1e-3, decay=0.05)
     stream = setting.stream(4)
@@ -140,7 +140,7 @@ def train_clip(setting: Setting) -> None:
     face_images = torch.from_numpy(face_images).to(device)
     text = _captioned(face_labels, device)
     torch.manual_seed(32)
-    clip = trained("text", TextLesson(_new_clip(device)), setting, ema=False).clip
+    clip = trained("text", TextLesson(new_clip(device)), setting, ema=False).clip
     with torch.no_grad():
         canvas_said = torch.stack([clip.encode_text(cell, normalize=True).float() for cell in text.ids])
         faces_said = torch.cat([clip.encode_text(part, normalize=True).float() for part in text.face_ids.split(1000)])
@@ -220,7 +220,7 @@ def _zero_shot(clip: Any, tokenizer: Any, setting: Setting) -> dict[str, float]:
 
 
 def text_encoder(setting: Setting) -> Any:
-    clip = trained("text", TextLesson(_new_clip(setting.device)), setting, ema=False).clip
+    clip = trained("text", TextLesson(new_clip(setting.device)), setting, ema=False).clip
     return networks.text_encoder({k: v.half().float() for k, v in clip.state_dict().items()}).to(setting.device)
 
 

@@ -27,7 +27,7 @@ QUICK: dict[str, list[dict[str, Any]]] = {
     "uce": [{}, {"rows": "tail", "templates": True}],
     "esd": [
         {"iterations": 3, "steps": 3, "seeds": 2, "templates": False, "lr": 1e-3},
-        {"iterations": 2, "steps": 2, "seeds": 17, "variant": "u", "target": "anchor", "confine": "none", "lr": 1e-3},
+        {"iterations": 2, "steps": 2, "seeds": 9, "variant": "u", "target": "anchor", "confine": "none", "lr": 1e-3},
     ],
 }
 CASES = [(name, knobs) for name in method_names() for knobs in QUICK.get(name, [{}])]
@@ -47,6 +47,10 @@ def run(method: Method, model: Denoiser, seed: int = 0, state: dict[str, Tensor]
 
 def circumstances(model: Denoiser) -> list[object]:
     """Everything about a network and the process, other than weights, that a method might leave changed."""
+    with torch.no_grad():
+        model.encode(
+            [""]
+        )  # the text library puts hooks of its own on a tower when that is first asked for all its layers
     return [
         [parameter.requires_grad for parameter in model.network.parameters()],
         [parameter.grad is None for parameter in model.network.parameters()],
@@ -143,7 +147,7 @@ def test_resuming_from_any_state_ends_in_the_same_bits(model: Denoiser, method: 
 def test_one_network_is_alive_and_the_teacher_is_the_unedited_model(model: Denoiser, method: Method) -> None:
     def alive() -> int:
         gc.collect()
-        return sum(isinstance(thing, UNet2DConditionModel) for thing in gc.get_objects())
+        return sum(type(thing) is UNet2DConditionModel for thing in gc.get_objects())
 
     before = alive()
     counts: dict[str, int] = {}

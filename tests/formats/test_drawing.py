@@ -37,7 +37,7 @@ def stock(folder, shots, *, steps, guidance, scheduler=None, output="pt"):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("guidance", [5.0, 1.0])
+@pytest.mark.parametrize("guidance", [5.0, 0.5])
 def test_equals_the_stock_pipeline(folders, models, family, guidance):
     ours = drain(models[family].sample(SHOTS, steps=5, guidance=guidance))
     theirs = stock(folders[family], SHOTS, steps=5, guidance=guidance)
