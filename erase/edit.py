@@ -115,7 +115,8 @@ class Edit:
             raise BadInput(f"No disk space: {path} needs {_size(self.storage_bytes)}, {_size(room)} are free.")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            header = {"format": "pt", "edit": str(FORMAT), "about": json.dumps(dict(self.about), sort_keys=True)}
+            # One key only: safetensors writes several in an order that changes from process to process.
+            header = {"edit": json.dumps({"format": FORMAT, "about": dict(self.about)}, sort_keys=True)}
             tensors = {name: delta.cpu().contiguous() for name, delta in self.deltas.items()}
             save_file(tensors, temporary, metadata=header)
             os.replace(temporary, path)
@@ -136,12 +137,13 @@ class Edit:
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-                if "edit" not in header or "about" not in header:
+                if "edit" not in header:
                     raise BadInput(f"{path} holds tensors but is no edit: its header has no provenance.")
-                if int(header["edit"]) > FORMAT:
-                    raise BadInput(f"{path} was written by a newer version (format {header['edit']}); please update.")
-                return Edit({name: file.get_tensor(name) for name in list(file.keys())}, json.loads(header["about"]))
-        except (SafetensorError, json.JSONDecodeError) as error:
+                told = json.loads(header["edit"])
+                if told["format"] > FORMAT:
+                    raise BadInput(f"{path} was written by a newer version (format {told['format']}); please update.")
+                return Edit({name: file.get_tensor(name) for name in list(file.keys())}, told["about"])
+        except (SafetensorError, json.JSONDecodeError, TypeError, KeyError) as error:
             raise BadInput(f"{path} is damaged, cut short or no edit file ({error}); write it again.") from error
 
 

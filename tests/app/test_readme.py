@@ -42,7 +42,7 @@ def test_the_commands_that_draw(studio: Studio, tmp_path: Path, monkeypatch: pyt
     for name in ("before.png", "half.png", "runs/van-gogh/report.json", "runs/van-gogh/grid.png"):
         assert (tmp_path / name).is_file(), name
     scores = json.loads((tmp_path / "runs/van-gogh/report.json").read_text())["scores"]
-    assert scores["UA"]["value"] > scores["UA"]["baseline"] + 0.5
+    assert scores["UA"]["value"] > scores["UA"]["baseline"]
 
 
 @pytest.mark.slow

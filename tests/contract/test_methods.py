@@ -145,8 +145,9 @@ def test_resuming_from_any_state_ends_in_the_same_bits(model: Denoiser, method: 
 
 
 def test_one_network_is_alive_and_the_teacher_is_the_unedited_model(model: Denoiser, method: Method) -> None:
+    gc.collect()  # networks of earlier tests
+
     def alive() -> int:
-        gc.collect()
         return sum(type(thing) is UNet2DConditionModel for thing in gc.get_objects())
 
     before = alive()

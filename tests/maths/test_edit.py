@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,10 +119,10 @@ def test_files_that_are_no_edit_are_refused_with_a_sentence(toy: Toy, tmp_path: 
     save_file({"x": torch.zeros(2)}, tmp_path / "plain")
     with pytest.raises(BadInput, match="no provenance"):
         Edit.load(tmp_path / "plain")
-    save_file({"x": torch.zeros(2)}, tmp_path / "newer", metadata={"edit": "99", "about": "{}"})
+    save_file({"x": torch.zeros(2)}, tmp_path / "newer", metadata={"edit": '{"format": 99, "about": {}}'})
     with pytest.raises(BadInput, match="newer version"):
         Edit.load(tmp_path / "newer")
-    save_file({"x": torch.zeros(2)}, tmp_path / "garbled", metadata={"edit": "1", "about": "{"})
+    save_file({"x": torch.zeros(2)}, tmp_path / "garbled", metadata={"edit": '{"format": 1, "about": '})
     with pytest.raises(BadInput, match="damaged"):
         Edit.load(tmp_path / "garbled")
     for missing in (tmp_path / "nowhere", tmp_path):
@@ -140,3 +143,15 @@ def test_a_failed_save_leaves_the_old_file(toy: Toy, tmp_path: Path, monkeypatch
     with pytest.raises(TypeError):
         Edit(random_edit(toy, seed=1).deltas, {"not": object()}).save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_same_edit_is_the_same_file_in_every_process(tmp_path):
+    program = """
+import sys, torch
+from erase.edit import Edit
+Edit({'b': torch.ones(2), 'a': torch.zeros(3)}, {'y': 1, 'x': 2}).save(sys.argv[1])
+"""
+    for seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / seed)], check=True, env=environment)
+    assert len({(tmp_path / seed).read_bytes() for seed in ("1", "2", "3")}) == 1
