@@ -184,11 +184,11 @@ class Generator(Protocol):
         """Every linear layer that reads codes, by its dotted name under `network`."""
         ...
 
-    def contrast(self, concept: Concept, rows: Rows = "last") -> Contrast:
-        """The codes of each of the concept's phrases beside its anchor's.
+    def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
+        """The codes of each of the concept's phrases, in each template, beside its anchor's in the same template.
 
         `last` is the last subject token (the first end row where the phrase is empty), `tail` that one and all after
-        it, `all` every row.
+        it, `all` every row. A template has one {} where the words go.
         """
         ...
 

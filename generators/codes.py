@@ -62,36 +62,48 @@ class Reading:
     def contrast(self, concept: Concept, rows: Rows, templates: Sequence[str], device: torch.device) -> Contrast:
         """The rows of each of the concept's phrases, in each template, beside the anchor's in the same template.
 
-        Each template has one {} where the words go. Tails of different lengths are paired from their subject on.
+        Each template has one {} where the words go. Tails of different lengths are paired from their subject on. An
+        empty anchor is the end row that would follow the words before the gap, then the words after the gap.
         """
-        said = [_sentence(template, phrase) for template in templates for phrase in concept.phrases]
-        instead = [_sentence(template, concept.instead) for template in templates for _ in concept.phrases]
-        codes = self.encode([text for text, _ in said + instead], device).tokens
-        starts = [self._subject(text, span) for text, span in said + instead]
-        length = codes.shape[1]
         present, absent = [], []
-        for row in range(len(said)):
-            here, there = starts[row], starts[row + len(said)]
-            count = {"last": 1, "tail": length - max(here, there), "all": length}[rows]
-            here, there = (0, 0) if rows == "all" else (here, there)
-            present.append(codes[row, here : here + count])
-            absent.append(codes[row + len(said), there : there + count])
+        for template in templates:
+            for phrase in concept.phrases:
+                said = self._rows(_sentence(template, phrase), rows, device)
+                instead = self._rows(_sentence(template, concept.instead), rows, device)
+                count = min(len(said), len(instead))
+                present.append(said[:count])
+                absent.append(instead[:count])
         return Contrast(torch.cat(present), torch.cat(absent))
 
-    def _subject(self, text: str, span: tuple[int, int]) -> int:
-        """The row of the last sub-token within a span of characters; of the first end token if the span is empty."""
-        words = self._words(0, [text])
-        end = int(words.attention_mask[0].sum()) - 1
-        if span[0] == span[1]:
-            return end
-        places: list[tuple[int, int]] = words.offset_mapping[0].tolist()
-        within = [
-            row for row, (start, stop) in enumerate(places) if stop > start and start < span[1] and stop > span[0]
-        ]
-        if not within or places[within[-1]][1] < span[1]:
-            phrase, room = text[span[0] : span[1]], len(places) - 2
-            raise BadInput(f"{phrase!r} does not fit into the {room} tokens this model reads; use fewer words.")
-        if len(self.tokenizers) == 2 and int(self._words(1, [text]).attention_mask[0].sum()) - 1 != end:
+    def _rows(self, sentence: tuple[str, tuple[int, int]], rows: Rows, device: torch.device) -> Tensor:
+        text, (start, stop) = sentence
+        codes = self.encode([text], device).tokens[0]
+        if rows == "all":
+            return codes
+        if start < stop:
+            subject = self._last_within(text, start, stop)
+            return codes[subject : subject + 1] if rows == "last" else codes[subject:]
+        before = text[:start].rstrip()
+        gap = self._end(before)
+        ending = self.encode([before], device).tokens[0, gap : gap + 1]
+        if rows == "last":
+            return ending
+        return torch.cat([ending, codes[gap if text[start:].strip() else gap + 1 :]])
+
+    def _end(self, text: str) -> int:
+        """The row of the first end token."""
+        return int(self._words(0, [text]).attention_mask[0].sum()) - 1
+
+    def _last_within(self, text: str, start: int, stop: int) -> int:
+        """The row of the last sub-token within a span of characters."""
+        places: list[tuple[int, int]] = self._words(0, [text]).offset_mapping[0].tolist()
+        within = [row for row, (here, there) in enumerate(places) if there > here and here < stop and there > start]
+        if not within or places[within[-1]][1] < stop:
+            room = len(places) - 2
+            raise BadInput(
+                f"{text[start:stop]!r} does not fit into the {room} tokens this model reads; use fewer words."
+            )
+        if len(self.tokenizers) == 2 and int(self._words(1, [text]).attention_mask[0].sum()) - 1 != self._end(text):
             raise BadInput(
                 "This model's two tokenizers split the same words differently, so their rows cannot be paired."
             )

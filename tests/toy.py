@@ -98,18 +98,20 @@ class Toy:
         padded = torch.tensor([row + [END] * (LENGTH - len(row)) for row in ids], device=self.device)
         return Codes(self.network["text"](padded).last_hidden_state)
 
-    def contrast(self, concept: Concept, rows: Rows = "last") -> Contrast:
+    def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
         present, absent = [], []
-        for phrase in concept.phrases:
-            said, instead = self._rows(phrase, rows), self._rows(concept.instead, rows)
-            n = min(len(said), len(instead))
-            present.append(said[:n])
-            absent.append(instead[:n])
+        for template in templates:
+            for phrase in concept.phrases:
+                said, instead = (self._rows(template, words, rows) for words in (phrase, concept.instead))
+                n = min(len(said), len(instead))
+                present.append(said[:n])
+                absent.append(instead[:n])
         return Contrast(torch.cat(present), torch.cat(absent))
 
-    def _rows(self, phrase: str, rows: Rows) -> Tensor:
-        codes = self.encode([phrase]).tokens[0]
-        last = max(len(tokens(phrase)) - 2, 1)  # of an empty phrase the first end row, not the start code
+    def _rows(self, template: str, words: str, rows: Rows) -> Tensor:
+        codes = self.encode([template.replace("{}", words)]).tokens[0]
+        head = len(tokens(template[: template.index("{}")] + words)) - 2
+        last = head if words else head + 1  # of an empty phrase the first end row, not the word before it
         return {"last": codes[last : last + 1], "tail": codes[last:], "all": codes}[rows]
 
     def resting_codes(self) -> Tensor:

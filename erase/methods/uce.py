@@ -22,7 +22,7 @@ from erase.about import agreed, provenance
 from erase.edit import Edit
 from erase.fold import fold
 from erase.model import Concept, Contrast, Denoiser, Rows, require
-from erase.sentences import Templates, chosen, sentence_contrast
+from erase.sentences import Templates, chosen
 from erase.work import Step, Work
 
 FULL_HOLD = 10  # a list of more rows than this shares the hold of this many, so that its length does not matter
@@ -100,12 +100,7 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
 
     def _codes(self, model: Denoiser, concept: Concept, rows: Rows) -> Contrast:
         with torch.no_grad():
-            bare = model.contrast(concept, rows)
-            templates = chosen(self.templates, concept)
-            if not templates:
-                return bare
-            inside = sentence_contrast(model, concept, templates, rows)
-            return Contrast(torch.cat([bare.present, inside.present]), torch.cat([bare.absent, inside.absent]))
+            return model.contrast(concept, rows, ("{}", *chosen(self.templates, concept)))
 
 
 def _rows(parts: Sequence[Tensor], width: int) -> Tensor:

@@ -77,6 +77,14 @@ def test_an_empty_anchor_in_a_sentence_is_where_the_sentence_ends(models):
     assert torch.allclose(found.absent[0], model.encode(["a photo of"]).tokens[0, 4], atol=1e-5)
 
 
+def test_after_an_empty_anchor_each_word_is_paired_with_itself(models):
+    model = models["sd1"]
+    found = model.contrast(Concept(name="cat"), "tail", templates=("a {} image in a photo",))
+    before, without = model.encode(["a", "a image in a photo"]).tokens
+    assert torch.allclose(found.absent[0], before[2], atol=1e-5)  # the end row after "a"
+    assert torch.allclose(found.absent[1:4], without[2:5], atol=1e-5)
+
+
 def test_a_template_needs_one_gap_and_a_phrase_must_fit(models):
     for template in ("a photo", "{} and {}"):
         with pytest.raises(BadInput, match="exactly one"):
