@@ -79,9 +79,10 @@ def train_decoder(setting: Setting) -> None:
 
 
 def finished_vae(setting: Setting) -> Any:
+    """The VAE, with its sharpened decoder where that stage has run."""
     vae = trained("vae", networks.vae(), setting)
-    half = nn.ModuleDict({"post_quant_conv": vae.post_quant_conv, "decoder": vae.decoder})
-    trained("decoder", half, setting)
+    if (setting.work / "decoder.state.pt").exists():
+        trained("decoder", nn.ModuleDict({"post_quant_conv": vae.post_quant_conv, "decoder": vae.decoder}), setting)
     return vae
 
 
