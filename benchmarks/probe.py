@@ -71,7 +71,6 @@ class CanvasProbe:
         return styles.softmax(1).cpu(), objects.softmax(1).cpu(), features.flatten(1).cpu()
 
 
-@lru_cache(maxsize=4)
 def probe(name: str, device: str = "cpu") -> Probe:
     """The bundled probe of that name, or the one in that file. BadInput for an unknown name or another kind of file."""
     paths = {plain(known): (known, assets() / file) for known, file in BUNDLED.items()}
@@ -80,10 +79,16 @@ def probe(name: str, device: str = "cpu") -> Probe:
         if plain(name) in paths:
             raise BadInput(f"The bundled probe {known} is missing: there is no {path}; install the program again.")
         raise nearest(name, BUNDLED, "probe")
+    return _opened(known, path, path.stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=4)
+def _opened(name: str, path: Path, changed: int, device: str) -> Probe:
+    """The probe in a file, read once per file and time of change: two assets folders may hold probes of one name."""
     # Imported here: the pocket networks are one kind of probe, and the protocol needs none of them.
     from generators.pocket.probe import load_probe
 
-    return CanvasProbe(known, load_probe(path), hashlib.sha256(path.read_bytes()).hexdigest(), device)
+    return CanvasProbe(name, load_probe(path), hashlib.sha256(path.read_bytes()).hexdigest(), device)
 
 
 def identity(probe: Probe) -> str:

@@ -67,6 +67,16 @@ def test_an_unknown_probe_gets_the_nearest_guess() -> None:
 
 def test_a_missing_asset_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIO_ASSETS", str(tmp_path))
-    probe.cache_clear()
     with pytest.raises(BadInput, match=r"eye\.safetensors"):
         probe("pocket-eye")
+
+
+def test_another_assets_folder_is_another_probe(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = []
+    for seed in (1, 2):
+        monkeypatch.setenv("STUDIO_ASSETS", str(tmp_path / str(seed)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            Network("judge").save(tmp_path / str(seed) / "pocket-probes" / "judge.safetensors")
+        hashes.append(probe("pocket-judge").sha256)
+    assert hashes[0] != hashes[1]
