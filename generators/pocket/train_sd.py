@@ -103,8 +103,10 @@ def train_unet(setting: Setting) -> None:
     images, styles, objects = tensors(data.canvas_data(setting.work, setting.per_cell), device)
     vae = trained("vae", networks.vae(), setting)
     latents = _latents(vae, images, setting)
-    scale = 1 / latents.float().std().item()
-    (setting.work / "scale.json").write_text(json.dumps(scale))
+    kept = setting.work / "scale.json"
+    if not (setting.work / "unet.state.pt").exists():  # a U-Net that goes on keeps the scale it was trained at
+        kept.write_text(json.dumps(1 / latents.float().std().item()))
+    scale = json.loads(kept.read_text())
     cells = styles * len(words.OBJECTS) + objects
     del images, vae
     codes = text_codes(setting)
