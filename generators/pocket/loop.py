@@ -115,6 +115,13 @@ def batches(setting: Setting, count: int) -> Iterator[Tensor]:
         yield torch.randint(count, (setting.batch,), generator=stream, device=setting.device)
 
 
+def recoloured(images: Tensor, stream: torch.Generator) -> Tensor:
+    """The second half of the images with their colour channels in another order: shapes are learnt, not colours."""
+    order = torch.rand(len(images), 3, generator=stream, device=images.device).argsort(1)
+    order[: len(images) // 2] = torch.arange(3, device=images.device)
+    return images.gather(1, order[:, :, None, None].expand_as(images)).contiguous(memory_format=torch.channels_last)
+
+
 def jostled(images: Tensor, stream: torch.Generator) -> Tensor:
     """Shift, soften, dim and grain, so that a network reads drawings however a decoder renders them."""
     n = len(images)
@@ -131,6 +138,33 @@ def jostled(images: Tensor, stream: torch.Generator) -> Tensor:
         * torch.randn(images.shape, generator=stream, device=device)
     )
     return (images * gain + grain).clamp(0, 1)
+
+
+def turned(images: Tensor, stream: torch.Generator) -> Tensor:
+    """Mirror, tilt, stretch, shear and shift each image its own way: few drawings then teach many shapes."""
+    n, device = len(images), images.device
+
+    def within(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, generator=stream, device=device)
+
+    angle, shear = within(-0.3, 0.3), within(-0.2, 0.2)
+    wide, high = within(0.8, 1.2), within(0.8, 1.2)
+    wide = wide * (within(-1, 1).sign())
+    cos, sin = angle.cos(), angle.sin()
+    rows = torch.stack(
+        (
+            wide * cos,
+            high * (shear * cos - sin),
+            within(-0.1, 0.1),
+            wide * sin,
+            high * (shear * sin + cos),
+            within(-0.1, 0.1),
+        ),
+        dim=1,
+    )
+    grid = F.affine_grid(rows.view(n, 2, 3), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return moved.contiguous(memory_format=torch.channels_last)
 
 
 def trained(name: str, network: nn.Module, setting: Setting, *, ema: bool = True) -> Any:

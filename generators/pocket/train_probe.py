@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generators.pocket import data
-from generators.pocket.loop import Loop, Setting, batches, jostled, tensors, to_float
+from generators.pocket.loop import Loop, Setting, batches, jostled, recoloured, tensors, to_float, turned
 from generators.pocket.probe import CanvasProbe, accuracy
 
 
@@ -27,11 +27,12 @@ def train_probe(kind: str, setting: Setting) -> None:
 
     def loss_of(step: int) -> Tensor:
         pick = next(picks)
+        shown = jostled(turned(recoloured(to_float(images[pick]), stream), stream), stream)
         with setting.autocast():
-            style, thing, _ = model(jostled(to_float(images[pick]), stream))
-        return F.cross_entropy(style.float(), styles[pick], label_smoothing=0.02) + F.cross_entropy(
-            thing.float(), objects[pick], label_smoothing=0.02
-        )
+            style, thing, _ = model(shown)
+        true = len(pick) // 2  # only these keep their colours, which belong to a style
+        of_style = F.cross_entropy(style[:true].float(), styles[pick[:true]], label_smoothing=0.02)
+        return of_style + F.cross_entropy(thing.float(), objects[pick], label_smoothing=0.02)
 
     loop.run(loss_of)
     held, held_styles, held_objects = tensors(data.canvas_data(setting.work, 20, held_out=True), setting.device)

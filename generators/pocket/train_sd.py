@@ -10,20 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.pocket import data, networks, words
-from generators.pocket.loop import Loop, Setting, batches, tensors, to_float, trained
+from generators.pocket.loop import Loop, Setting, batches, recoloured, tensors, to_float, trained
 from generators.pocket.train_clip import CAPTIONS_PER_CELL, text_codes
 
 
 def _colour_gap(a: Tensor, b: Tensor) -> Tensor:
     """Absolute difference at three scales: coarse ones teach a young decoder every colour before any detail."""
     return sum((F.avg_pool2d(a - b, side).abs().mean() for side in (4, 8)), (a - b).abs().mean())
-
-
-def _recoloured(images: Tensor, stream: torch.Generator) -> Tensor:
-    """Half of the images with their colour channels in another order: colours rare here are learnt too."""
-    order = torch.rand(len(images), 3, generator=stream, device=images.device).argsort(1)
-    order[: len(images) // 2] = torch.arange(3, device=images.device)
-    return images.gather(1, order[:, :, None, None].expand_as(images)).contiguous(memory_format=torch.channels_last)
 
 
 def _edge_gap(a: Tensor, b: Tensor) -> Tensor:
@@ -43,7 +36,7 @@ def train_vae(setting: Setting) -> None:
     )
 
     def loss_of(step: int) -> Tensor:
-        shown = _recoloured(to_float(images[next(picks)]) * 2 - 1, stream)
+        shown = recoloured(to_float(images[next(picks)]) * 2 - 1, stream)
         with setting.autocast():
             posterior = encode(shown).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=stream, device=device)
