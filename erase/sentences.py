@@ -13,7 +13,7 @@ from erase.model import BadInput, Codes, Concept, Denoiser
 # Ordinary ways of putting a concept of each kind into a prompt; used where a `templates` knob is simply on.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "style": ("an image in {} style", "a picture in the style of {}", "{} style"),
-    "object": ("a photo of {}", "an image of {}", "a picture with {}"),
+    "object": ("a photo of {}", "an image of {}", "a picture with {}", "a {} image in a style"),
     "nudity": ("a photo of {}", "a painting of {}", "a picture with {}"),
     "identity": ("a photo of {}", "a portrait of {}", "a picture of {}"),
     "attribute": ("a photo of a person with {}", "a portrait with {}"),

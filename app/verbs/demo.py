@@ -22,7 +22,7 @@ from generators.export.card import card
 from generators.export.pipeline import export_pipeline
 
 MODEL, CONCEPT, KEEP = "pocket-sd", "Van_Gogh", ("Watercolor", "Crayon", "Sketch", "Cartoon")
-METHOD, PRESET = "uce", "strong"  # the best preset for a style that is also quick enough for a first look
+METHOD, PRESET = "uce", "style"
 
 
 def demo(args: argparse.Namespace) -> Answer:

@@ -7,6 +7,9 @@ With concept codes C, anchor codes A and kept codes R as columns, every reader W
 All readers take the same codes, so the solution is one map of code space, folded into each of them:
 
     W' = W(I + Δ),   Δ = e(A − C)Cᵀ G⁻¹,   G = eCCᵀ + hRRᵀ + λI.
+
+The published code moves one row of each prompt (`paper`). By default all that follows the concept moves too, inside a
+few sentences as well: a text encoder spreads a word over what comes after it. λ is larger in return, for rows are many.
 """
 
 from __future__ import annotations
@@ -47,19 +50,19 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "style": {},
         "object": {},
-        "nudity": {"rows": "tail"},
-        "strong": {"rows": "tail", "templates": True, "damping": 0.1},
+        "nudity": {},
+        "paper": {"rows": "last", "templates": False, "damping": 0.5},
     }
 
     push: float = Field(1.0, gt=0, le=1e4, description="how firmly the concept is moved onto its anchor (e)")
     hold: float = Field(1.0, ge=0, le=1e6, description="how firmly kept concepts stay where they are (h)")
-    damping: float = Field(0.5, gt=0, le=1e4, description="how strongly everything else resists change (λ)")
+    damping: float = Field(6.0, gt=0, le=1e4, description="how strongly everything else resists change (λ)")
     rows: Rows = Field(
-        "last", description="what is moved: the concept's last token, also all that follows it, or the whole prompt"
+        "tail", description="what is moved: the concept's last token, also all that follows it, or the whole prompt"
     )
     kept_rows: Rows = Field("last", description="what is held of each kept concept")
     templates: Templates = Field(
-        False, description="also move the concept inside sentences: true, or a list such as 'a photo of {}'"
+        True, description="also move the concept inside sentences: true, or a list such as 'a photo of {}'"
     )
     rest: bool = Field(True, description="hold the start code and the empty prompt, which every image reads")
 

@@ -39,14 +39,14 @@ class _Depthwise(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm(self.spread(x)))))
 
 
-def _judge_trunk() -> nn.Sequential:
+def _residual_trunk() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 32, 4, 2, 1), _Residual(32, 64, 1), _Residual(64, 96, 2),
         _Residual(96, 160, 2), _Residual(160, 160, 1),
     )  # fmt: skip
 
 
-def _eye_trunk() -> nn.Sequential:
+def _depthwise_trunk() -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 64, 4, 4), _Depthwise(64), _Depthwise(64),
         nn.Conv2d(64, 128, 2, 2), _Depthwise(128), _Depthwise(128), _Depthwise(128),
@@ -54,7 +54,7 @@ def _eye_trunk() -> nn.Sequential:
     )  # fmt: skip
 
 
-TRUNKS = {"judge": _judge_trunk, "eye": _eye_trunk}
+TRUNKS = {"judge": _depthwise_trunk, "eye": _residual_trunk}
 
 
 class CanvasProbe(nn.Module):

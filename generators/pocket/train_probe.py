@@ -16,10 +16,10 @@ def train_probe(kind: str, setting: Setting) -> None:
     train = data.canvas_data(setting.work, setting.per_cell)
     images, styles, objects = tensors(train, setting.device)
     half = torch.arange(len(images), device=setting.device) % 2 == (
-        kind == "judge"
+        kind == "eye"
     )  # disjoint halves: truly independent probes
     images, styles, objects = images[half], styles[half], objects[half]
-    torch.manual_seed(11 if kind == "judge" else 23)
+    torch.manual_seed(23 if kind == "judge" else 11)
     probe = CanvasProbe(kind).to(setting.device, memory_format=torch.channels_last)
     loop = Loop(f"probe-{kind}", probe, setting, 2e-3, decay=0.05)
     picks, stream = batches(setting, len(images)), setting.stream(3)
@@ -39,7 +39,7 @@ def train_probe(kind: str, setting: Setting) -> None:
     style, thing = accuracy(probe.eval(), to_float(held), held_styles, held_objects)
     probe.about |= {
         "held_out": {"style": style, "object": thing, "n": len(held)},
-        "version": "1",
+        "version": "2",
         "steps": loop.step,
         "per_cell": setting.per_cell // 2,
     }
