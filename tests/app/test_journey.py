@@ -132,10 +132,10 @@ def test_the_exported_pipeline_is_proven(studio: Studio, run: Path, tmp_path: Pa
 
 def test_names_are_read_loosely_and_knobs_in_any_place(studio: Studio, folder: Path, tmp_path: Path) -> None:
     words = ("erase", "--kept_rows", "Tail", "--rest=false", folder, "--concept", "cats", "--method", "UCE")
-    outcome = studio(*words, "--preset", "STRONG", "--out", tmp_path / "run", "--json")
+    outcome = studio(*words, "--preset", "PAPER", "--out", tmp_path / "run", "--json")
     assert outcome.code == 0, outcome.err
     knobs = outcome.document["job"]["knobs"]
-    assert (knobs["kept_rows"], knobs["rest"], knobs["rows"]) == ("tail", False, "tail")
+    assert (knobs["kept_rows"], knobs["rest"], knobs["rows"]) == ("tail", False, "last")
     assert open_run(tmp_path / "run").job.method == "uce"
 
 
