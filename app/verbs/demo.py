@@ -47,7 +47,7 @@ def demo(args: argparse.Namespace) -> Answer:
         say(f"1/3 Erasing: {METHOD} changes only the layers that read the prompt.")
         run = run or prepare(out / "run", job, model, None, {"typed": args.typed})
         edit = work_on(run, model)
-    say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing never saw.")
+    say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing does not use.")
     report = judge_run(run, model, edit, suite(RUN_SUITE))
     say("3/3 Exporting: the erased model as a folder that any diffusers program opens.")
     written = card(edit.about, run.report(), licence=model.licence)
