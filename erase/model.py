@@ -223,6 +223,39 @@ class Denoiser(Generator, Protocol):
         """The codes of prompts, differentiable in the text encoder's weights."""
         ...
 
+    def tokens(self, prompt: str) -> list[int]:
+        """The sub-tokens of a prompt, without the start and end that `frame` puts around them."""
+        ...
+
+    def frame(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Token numbers [n token] as the text encoder takes them: start, a row, end, padding; long rows lose words."""
+        ...
+
+    def spell(self, row: Sequence[int]) -> str:
+        """The text of sub-tokens, as a user could type it."""
+        ...
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """The word vectors [token word] of all tokens; of two text encoders side by side."""
+        ...
+
+    @property
+    def specials(self) -> frozenset[int]:
+        """Token numbers that are no words: start, end, padding, unknown."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The word vectors [n token word] of framed tokens, before positions are added."""
+        ...
+
+    def read(self, ids: Tensor, vectors: Tensor) -> Codes:
+        """Codes of given word vectors [n token word], differentiable in them and in the text encoder's weights.
+
+        `ids` [n token], from `frame`, say where a prompt ends; `read(ids, embed(ids))` is `encode` to the bit.
+        """
+        ...
+
     def predict_noise(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
         """ε [n c h w] for latents z at times t ([n] or scalar, long); v-models are converted inside."""
         ...
@@ -233,6 +266,12 @@ class Denoiser(Generator, Protocol):
 
     def noise(self, shots: Sequence[Shot]) -> Tensor:
         """Initial latents [n c h w], one CPU generator per seed."""
+        ...
+
+    def latents(
+        self, shots: Sequence[Shot], *, steps: int | None = None, guidance: float | None = None, batch: int = 32
+    ) -> Work[Tensor]:
+        """The final latents [n c h w] of shots, on the CPU; None means the model's own default."""
         ...
 
     def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:

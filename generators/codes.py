@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from erase.errors import BadInput
 from erase.model import Codes, Concept, Contrast, Rows
@@ -35,24 +36,88 @@ class Reading:
         return codes[torch.tensor([place[prompt] for prompt in prompts], device=device)]
 
     def _read(self, prompts: list[str], device: torch.device) -> Codes:
+        words = [self._words(number, prompts) for number in range(len(self.texts))]
+        return self._said([each.input_ids.to(device) for each in words], words[0].attention_mask.to(device))
+
+    def _said(self, ids: Sequence[Tensor], mask: Tensor) -> Codes:
+        """What the towers say of token numbers [n token], each tower's own."""
         if len(self.texts) == 1:
-            text, words = self.texts[0], self._words(0, prompts)
-            mask = words.attention_mask.to(device) if getattr(text.config, "use_attention_mask", False) else None
-            return Codes(text(words.input_ids.to(device), attention_mask=mask)[0])
+            text = self.texts[0]
+            return Codes(text(ids[0], attention_mask=mask if self._masked(text) else None)[0])
         # XL reads the layer before the last of both towers, and the second tower's pooled vector beside them.
-        said = [
-            text(self._words(number, prompts).input_ids.to(device), output_hidden_states=True)
-            for number, text in enumerate(self.texts)
-        ]
+        said = [text(own, output_hidden_states=True) for text, own in zip(self.texts, ids, strict=True)]
         return Codes(torch.cat([each.hidden_states[-2] for each in said], dim=-1), said[1].text_embeds)
 
+    @staticmethod
+    def _masked(text: TextModel) -> bool:
+        return bool(getattr(text.config, "use_attention_mask", False))
+
+    def tokens(self, prompt: str) -> list[int]:
+        """The sub-tokens of a prompt, without start and end."""
+        return self.tokenizers[0](prompt, add_special_tokens=False).input_ids
+
+    def spell(self, row: Sequence[int]) -> str:
+        """The text of sub-tokens."""
+        return str(self.tokenizers[0].decode(list(row))).strip()
+
+    @property
+    def specials(self) -> frozenset[int]:
+        """Token numbers that are no words, in any of the tokenizers."""
+        return frozenset(number for tokenizer in self.tokenizers for number in tokenizer.all_special_ids)
+
+    def frame(self, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+        """Start, row, end, padding [n token]: rows that are too long lose their last words, never the end."""
+        tokenizer: Any = self.tokenizers[0]
+        length = self._length(0)
+        framed = torch.full((len(rows), length), tokenizer.pad_token_id)
+        for place, row in zip(framed, rows, strict=True):
+            whole = [tokenizer.bos_token_id, *row[: length - 2], tokenizer.eos_token_id]
+            place[: len(whole)] = torch.tensor(whole)
+        return framed.to(device)
+
+    def _length(self, number: int) -> int:
+        return min(self.tokenizers[number].model_max_length, self.texts[number].config.max_position_embeddings)
+
+    def _own_ids(self, ids: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Each tower's token numbers, for they pad differently, and the mask of what is no padding."""
+        tokenizers: Sequence[Any] = self.tokenizers
+        ends = torch.eq(ids, tokenizers[0].eos_token_id).long().argmax(1)
+        within = torch.arange(ids.shape[1], device=ids.device) <= ends[:, None]
+        return [torch.where(within, ids, each.pad_token_id) for each in tokenizers], within.long()
+
+    def _tables(self) -> list[nn.Embedding]:
+        return [cast(nn.Embedding, text.get_input_embeddings()) for text in self.texts]
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """The word vectors [token word] of all tokens, the towers' side by side."""
+        return torch.cat([table.weight.detach() for table in self._tables()], dim=-1)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The word vectors [n token word] of framed tokens, the towers' side by side."""
+        own, _ = self._own_ids(ids)
+        return torch.cat([table(each) for table, each in zip(self._tables(), own, strict=True)], dim=-1)
+
+    def read(self, ids: Tensor, vectors: Tensor) -> Codes:
+        """The codes of word vectors that stand where `ids` [n token] would be looked up in the tables."""
+        own, mask = self._own_ids(ids)
+        tables = self._tables()
+        parts = vectors.split([table.embedding_dim for table in tables], dim=-1)
+        # In place of the table's answer: so positions, masks and pooling are the library's own.
+        handles = [
+            table.register_forward_hook(lambda *_, part=part: part) for table, part in zip(tables, parts, strict=True)
+        ]
+        try:
+            return self._said(own, mask)
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def _words(self, number: int, prompts: list[str]):
-        tokenizer = self.tokenizers[number]
-        length = min(tokenizer.model_max_length, self.texts[number].config.max_position_embeddings)
-        return tokenizer(
+        return self.tokenizers[number](
             prompts,
             padding="max_length",
-            max_length=length,
+            max_length=self._length(number),
             truncation=True,
             return_tensors="pt",
             return_offsets_mapping=True,

@@ -143,6 +143,36 @@ class StableDiffusion:
         """The codes every image reads [n code]: the start code and all others of the empty prompt."""
         return self.reading.resting(self.device)
 
+    def tokens(self, prompt: str) -> list[int]:
+        """The sub-tokens of a prompt, without start and end."""
+        return self.reading.tokens(prompt)
+
+    def frame(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Token numbers [n token] as the text encoders take them; rows that are too long lose their last words."""
+        return self.reading.frame(rows, self.device)
+
+    def spell(self, row: Sequence[int]) -> str:
+        """The text of sub-tokens, as a user could type it."""
+        return self.reading.spell(row)
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """The word vectors [token word] of all tokens; XL's two encoders side by side."""
+        return self.reading.vocabulary
+
+    @property
+    def specials(self) -> frozenset[int]:
+        """Token numbers that are no words: start, end, padding, unknown."""
+        return self.reading.specials
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The word vectors [n token word] of framed tokens, before positions are added."""
+        return self.reading.embed(ids)
+
+    def read(self, ids: Tensor, vectors: Tensor) -> Codes:
+        """Codes of given word vectors [n token word]; `ids` from `frame` say where each prompt ends."""
+        return self.reading.read(ids, vectors)
+
     @torch.no_grad()
     def unconditional(self) -> Codes:
         """The codes of the half without a prompt: the empty prompt's, or zeros where an XL model is configured so."""

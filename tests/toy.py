@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -98,6 +99,39 @@ class Toy:
         padded = torch.tensor([row + [END] * (LENGTH - len(row)) for row in ids], device=self.device)
         return Codes(self.network["text"](padded).last_hidden_state)
 
+    def tokens(self, prompt: str) -> list[int]:
+        return tokens(prompt)[1:-1]
+
+    def frame(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        framed = [[START, *row[: LENGTH - 2], END] for row in rows]
+        return torch.tensor([row + [END] * (LENGTH - len(row)) for row in framed], device=self.device)
+
+    def spell(self, row: Sequence[int]) -> str:
+        return " ".join(f"word{number}" for number in row)
+
+    @property
+    def _table(self) -> nn.Embedding:
+        text: Any = self.network["text"]
+        return text.get_input_embeddings()
+
+    @property
+    def vocabulary(self) -> Tensor:
+        return self._table.weight.detach()
+
+    @property
+    def specials(self) -> frozenset[int]:
+        return frozenset((START, END))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self._table(ids)
+
+    def read(self, ids: Tensor, vectors: Tensor) -> Codes:
+        handle = self._table.register_forward_hook(lambda *_: vectors)
+        try:
+            return Codes(self.network["text"](ids).last_hidden_state)
+        finally:
+            handle.remove()
+
     def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
         present, absent = [], []
         for template in templates:
@@ -127,6 +161,12 @@ class Toy:
     def noise(self, shots: Sequence[Shot]) -> Tensor:
         drawn = [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(shot.seed)) for shot in shots]
         return torch.stack(drawn).to(self.device, self.dtype)
+
+    def latents(
+        self, shots: Sequence[Shot], *, steps: int | None = None, guidance: float | None = None, batch: int = 32
+    ) -> Work[Tensor]:
+        walked = yield from self.trajectory(shots, guidance=guidance or 3.0, steps=steps or self.default_steps)
+        return walked.z[:, -1].float()
 
     def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:
         times = torch.linspace(999, 0, steps + 1).long()

@@ -1,6 +1,6 @@
 """Train the pocket models.  Each stage resumes where it stopped; all of them, in order:
 
-    python -m generators.pocket.train judge eye text clip vae decoder unet assemble --work WORK
+    python -m generators.pocket.train text vae decoder judge eye clip unet assemble --work WORK
 
 `--minutes` bounds a stage by the clock (the learning rate falls to zero at its end), `--steps` bounds it by count.
 `unpack` first, with a fresh WORK folder, goes on from the shipped models.  The defaults suit a processor with a few

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.pocket import data, faces, networks, words
-from generators.pocket.loop import Loop, Setting, jostled, tensors, to_float, trained
+from generators.pocket.loop import Loop, Setting, jostled, recoloured, tensors, to_float, trained, turned
 from generators.pocket.tokens import ASSETS, CONTEXT
 
 CAPTIONS_PER_CELL = 64
@@ -148,16 +148,22 @@ def train_clip(setting: Setting) -> None:
     loop = Loop("clip", clip.visual.train(), setting, 1e-3, decay=0.1)
     stream = setting.stream(5)
     cell_of = styles * len(words.OBJECTS) + objects
+    # A recoloured picture has lost its style: only captions that tell none are true of it.
+    styleless = text.told[..., 1] & ~text.told[..., 0]
+    bare = styleless.float() + 1e-9
 
     def loss_of(step: int) -> Tensor:
         pick = torch.randint(len(images), (setting.batch,), generator=stream, device=device)
         look = torch.randint(len(face_images), (setting.batch // 4,), generator=stream, device=device)
         which = torch.randint(CAPTIONS_PER_CELL, (setting.batch,), generator=stream, device=device)
         said_of = text.face_text[look, torch.randint(4, (len(look),), generator=stream, device=device)]
-        match = torch.block_diag(
-            _says(text, cell_of[pick], which, cell_of[pick]), (said_of[:, None] == said_of[None]).float()
-        ).T
-        shown = jostled(to_float(torch.cat([images[pick], face_images[look]])), stream)
+        true = setting.batch // 2
+        which[true:] = torch.multinomial(bare[cell_of[pick[true:]]], 1, generator=stream)[:, 0]
+        says = _says(text, cell_of[pick], which, cell_of[pick])
+        says[:, true:] *= styleless[cell_of[pick], which][:, None]
+        match = torch.block_diag(says, (said_of[:, None] == said_of[None]).float()).T
+        drawn = torch.cat([recoloured(to_float(images[pick]), stream), to_float(face_images[look])])
+        shown = jostled(turned(drawn, stream), stream)
         with setting.autocast():
             seen = F.normalize(clip.visual((shown - 0.5) / 0.5).float(), dim=1)
         said = torch.cat([canvas_said[cell_of[pick], which], faces_said[said_of]])
@@ -165,7 +171,7 @@ def train_clip(setting: Setting) -> None:
 
     loop.run(loss_of)
     scores = _zero_shot(clip.eval(), learnt_tokenizer(), setting)
-    _save_clip(clip, setting, {"held_out": scores, "steps": loop.step, "version": "1"})
+    _save_clip(clip, setting, {"held_out": scores, "steps": loop.step, "version": "2"})
     print("clip zero-shot on held-out renders", json.dumps(scores), flush=True)
 
 

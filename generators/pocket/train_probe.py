@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from generators.pocket import data
 from generators.pocket.loop import Loop, Setting, batches, jostled, recoloured, tensors, to_float, turned
 from generators.pocket.probe import CanvasProbe, accuracy
+from generators.pocket.train_sd import redrawn
 
 
 def train_probe(kind: str, setting: Setting) -> None:
@@ -19,6 +20,8 @@ def train_probe(kind: str, setting: Setting) -> None:
         kind == "eye"
     )  # disjoint halves: truly independent probes
     images, styles, objects = images[half], styles[half], objects[half]
+    images = torch.cat([images, redrawn(images, setting)])  # a probe reads decoded latents as well as drawings
+    styles, objects = styles.repeat(2), objects.repeat(2)
     torch.manual_seed(23 if kind == "judge" else 11)
     probe = CanvasProbe(kind).to(setting.device, memory_format=torch.channels_last)
     loop = Loop(f"probe-{kind}", probe, setting, 2e-3, decay=0.05)
@@ -39,7 +42,7 @@ def train_probe(kind: str, setting: Setting) -> None:
     style, thing = accuracy(probe.eval(), to_float(held), held_styles, held_objects)
     probe.about |= {
         "held_out": {"style": style, "object": thing, "n": len(held)},
-        "version": "2",
+        "version": "3",
         "steps": loop.step,
         "per_cell": setting.per_cell // 2,
     }

@@ -132,3 +132,37 @@ def test_readers_are_the_layers_that_read_codes(models, family, readers, width):
 def test_network_shares_the_modules_and_leaves_the_vae_out(models):
     names = [name for name, _ in models["xl"].network.named_parameters()]
     assert {name.split(".")[0] for name in names} == {"unet", "text", "text_2"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reading_word_vectors_from_the_table_is_encoding_to_the_bit(models, family):
+    model = models[family]
+    prompts = ["a jellyfish in Van Gogh style", "", "cat " * 100]
+    ids = model.frame([model.tokens(prompt) for prompt in prompts])
+    assert torch.equal(ids, model.reading._words(0, prompts).input_ids)
+    read, encoded = model.read(ids, model.embed(ids)), model.encode(prompts)
+    assert torch.equal(read.tokens, encoded.tokens)
+    assert (read.pooled is None) == (encoded.pooled is None)
+    if read.pooled is not None and encoded.pooled is not None:
+        assert torch.equal(read.pooled, encoded.pooled)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_word_vector_changes_the_codes_from_its_place_on(models, family):
+    model = models[family]
+    ids = model.frame([model.tokens("a cat in Van Gogh style")])
+    vectors = model.embed(ids).detach()
+    vectors[:, 3] = vectors[:, 1]  # not a shift: layer norms would take a constant out again
+    vectors.requires_grad_(True)
+    changed, before = model.read(ids, vectors), model.encode(["a cat in Van Gogh style"])
+    assert torch.allclose(changed.tokens[:, :3], before.tokens[:, :3], atol=1e-6)
+    assert (changed.tokens[:, 3] - before.tokens[:, 3]).abs().max() > 1e-2
+    changed.tokens[:, -1].sum().backward()
+    assert vectors.grad is not None and vectors.grad[:, 3].abs().max() > 0
+
+
+def test_sub_tokens_spell_the_words_they_came_from(models):
+    model = models["sd1"]
+    assert model.spell(model.tokens("a jellyfish in Van Gogh style")) == "a jellyfish in van gogh style"
+    assert not set(model.tokens("a jellyfish")) & model.specials
+    assert {*model.frame([[]])[0].tolist()} <= model.specials
