@@ -157,7 +157,7 @@ def test_another_word_vector_changes_the_codes_from_its_place_on(models, family)
     changed, before = model.read(ids, vectors), model.encode(["a cat in Van Gogh style"])
     assert torch.allclose(changed.tokens[:, :3], before.tokens[:, :3], atol=1e-6)
     assert (changed.tokens[:, 3] - before.tokens[:, 3]).abs().max() > 1e-2
-    changed.tokens[:, -1].sum().backward()
+    changed.tokens[0, 3, 0].backward()  # of one number: a sum over a normed row never changes
     assert vectors.grad is not None and vectors.grad[:, 3].abs().max() > 0
 
 
