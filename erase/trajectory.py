@@ -49,9 +49,12 @@ class Bank:
     z: Tensor
     said: Mapping[str, Tensor]
 
-    def draw(self, randomness: torch.Generator, n: int) -> tuple[Tensor, Tensor]:
-        """Which rollouts and which of their steps n lessons come from: uniform each, spread over groups and times."""
-        groups = sorted({rollout.group for rollout in self.rollouts})
+    def draw(self, randomness: torch.Generator, n: int, group: int | None = None) -> tuple[Tensor, Tensor]:
+        """Which rollouts and which of their steps n lessons come from: uniform each, spread over groups and times.
+
+        With `group` all are of that one.
+        """
+        groups = sorted({rollout.group for rollout in self.rollouts}) if group is None else [group]
         rounds = math.ceil(n / len(groups))
         turns = torch.cat([torch.randperm(len(groups), generator=randomness) for _ in range(rounds)])
         chance = torch.rand(n, generator=randomness)
@@ -63,9 +66,9 @@ class Bank:
             rows.append(own[int(luck * len(own))])
         return torch.tensor(rows), (spread * len(self.t)).long().clamp_(max=len(self.t) - 1)
 
-    def lessons(self, randomness: torch.Generator, n: int, model: Denoiser) -> Lessons:
+    def lessons(self, randomness: torch.Generator, n: int, model: Denoiser, group: int | None = None) -> Lessons:
         """n lessons drawn at random: latents in the network's dtype, the teacher's words in fp32 for the loss."""
-        rollout, step = self.draw(randomness, n)
+        rollout, step = self.draw(randomness, n, group)
         said = {name: values[rollout, step].to(model.device, torch.float32) for name, values in self.said.items()}
         z = self.z[rollout, step].to(model.device, model.dtype)
         return Lessons(rollout, z, self.t[step].to(model.device), said)
