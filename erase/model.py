@@ -269,9 +269,18 @@ class Denoiser(Generator, Protocol):
         ...
 
     def latents(
-        self, shots: Sequence[Shot], *, steps: int | None = None, guidance: float | None = None, batch: int = 32
+        self,
+        shots: Sequence[Shot],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch: int = 32,
+        codes: Codes | None = None,
     ) -> Work[Tensor]:
-        """The final latents [n c h w] of shots, on the CPU; None means the model's own default."""
+        """The final latents [n c h w] of shots, on the CPU; None means the model's own default.
+
+        `codes`, one per shot, are read in place of the shots' prompts: of word vectors that no text stands for.
+        """
         ...
 
     def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:

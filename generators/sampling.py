@@ -33,13 +33,21 @@ def standard_noise(model: StableDiffusion, generators: Sequence[torch.Generator]
     return torch.cat(drawn).to(model.device)
 
 
-def denoise(model: StableDiffusion, shots: Sequence[Shot], *, steps: int, guidance: float, batch: int) -> Work[Tensor]:
-    """The final latents [n c h w] of shots, on the CPU."""
+def denoise(
+    model: StableDiffusion,
+    shots: Sequence[Shot],
+    *,
+    steps: int,
+    guidance: float,
+    batch: int,
+    codes: Codes | None = None,
+) -> Work[Tensor]:
+    """The final latents [n c h w] of shots, on the CPU; `codes`, one per shot, are read in place of their prompts."""
     if steps < 1 or batch < 1:
         raise BadInput(f"Drawing needs at least one step and a batch of one; given {steps} steps, batches of {batch}.")
     finished: list[Tensor] = []
     total = done = 0
-    codes = _read(model, [shot.prompt for shot in shots])
+    codes = _read(model, [shot.prompt for shot in shots]) if codes is None else codes
     # As in stock diffusers a scale of 1 or less means no guidance at all.
     absent = model.unconditional() if guidance > 1 else None
     for start in range(0, len(shots), batch):

@@ -240,12 +240,18 @@ class StableDiffusion:
         return torch.cat(images)
 
     def latents(
-        self, shots: Sequence[Shot], *, steps: int | None = None, guidance: float | None = None, batch: int = 32
+        self,
+        shots: Sequence[Shot],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch: int = 32,
+        codes: Codes | None = None,
     ) -> Work[Tensor]:
-        """The same without the VAE: final latents [n c h w] on the CPU."""
+        """The same without the VAE: final latents [n c h w] on the CPU; `codes` are read in place of the prompts."""
         steps = self.default_steps if steps is None else steps
         guidance = self.default_guidance if guidance is None else guidance
-        return (yield from sampling.denoise(self, shots, steps=steps, guidance=guidance, batch=batch))
+        return (yield from sampling.denoise(self, shots, steps=steps, guidance=guidance, batch=batch, codes=codes))
 
     def trajectory(
         self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50, batch: int = 32

@@ -163,16 +163,26 @@ class Toy:
         return torch.stack(drawn).to(self.device, self.dtype)
 
     def latents(
-        self, shots: Sequence[Shot], *, steps: int | None = None, guidance: float | None = None, batch: int = 32
+        self,
+        shots: Sequence[Shot],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch: int = 32,
+        codes: Codes | None = None,
     ) -> Work[Tensor]:
-        walked = yield from self.trajectory(shots, guidance=guidance or 3.0, steps=steps or self.default_steps)
+        walked = yield from self._walk(shots, guidance or 3.0, steps or self.default_steps, codes)
         return walked.z[:, -1].float()
 
     def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:
+        return (yield from self._walk(shots, guidance, steps))
+
+    def _walk(self, shots: Sequence[Shot], guidance: float, steps: int, codes: Codes | None = None) -> Work[Trajectory]:
         times = torch.linspace(999, 0, steps + 1).long()
         z, seen = self.noise(shots), []
         with torch.no_grad():
-            codes = Codes.cat([self.encode([shot.prompt for shot in shots]), self.encode([""] * len(shots))])
+            present = self.encode([shot.prompt for shot in shots]) if codes is None else codes
+            codes = Codes.cat([present, self.encode([""] * len(shots))])
         for step, (now, then) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True), 1):
             with torch.no_grad():
                 both = self.predict_noise(torch.cat([z, z]), torch.tensor(now, device=self.device), codes)

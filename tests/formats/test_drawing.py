@@ -134,3 +134,14 @@ def test_on_an_accelerator(folders, models, family, offload):
     assert difference.abs().max() <= 1e-2
     if offload:
         assert {parameter.device.type for parameter in model.network.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_given_codes_are_read_in_place_of_the_prompts(models, family):
+    model = models[family]
+    unnamed = [Shot(shot.seed) for shot in SHOTS]
+    with torch.no_grad():
+        codes = model.encode([shot.prompt for shot in SHOTS])
+    asked = drain(model.latents(SHOTS, steps=2))
+    assert torch.equal(drain(model.latents(unnamed, steps=2, codes=codes)), asked)
+    assert not torch.equal(drain(model.latents(unnamed, steps=2)), asked)
