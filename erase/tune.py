@@ -1,13 +1,62 @@
-"""Tuning a slice: fp32 master deltas over frozen weights, one Adam step at a time, with an exact state."""
+"""Tuning a slice: fp32 master deltas over frozen weights, one optimiser step at a time, with an exact state."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from erase.errors import BadInput
+from erase.model import Denoiser
+from erase.work import Step, Work
+
+Confine = Literal["none", "start", "rest"]
+
+
+class Learner(Protocol):
+    """Something trained whose state is flat tensors by name; `state()` is good until its next step."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load(self, flat: Mapping[str, Tensor]) -> None: ...
+
+
+def tune(
+    total: int, one: Callable[[int], Mapping[str, float]], learners: Sequence[Learner], state: Mapping[str, Tensor]
+) -> Work[None]:
+    """Runs `one`, which makes the optimiser step of a number and tells its losses, until `total` steps are made.
+
+    Goes on from `state`, which may be empty.
+    """
+    done = int(state["tuned"]) if "tuned" in state else 0
+    if done:
+        for learner in learners:
+            learner.load(state)
+    for step in range(done, total):
+        losses = one(step)
+        yield Step("tune", step + 1, total, losses, state=partial(_snapshot, learners, step + 1))
+
+
+def _snapshot(learners: Sequence[Learner], done: int) -> dict[str, Tensor]:
+    parts = {name: value for learner in learners for name, value in learner.state().items()}
+    return {"tuned": torch.tensor(done), **parts}
+
+
+def held(model: Denoiser, confine: Confine) -> dict[str, Tensor]:
+    """By weight name, an orthonormal basis of the codes that the layers reading codes may not reinterpret.
+
+    The code of the start token is the same in every prompt, and those of the empty prompt are in every guided call.
+    """
+    if confine == "none":
+        return {}
+    with torch.no_grad():
+        resting = model.resting_codes()
+    basis = span(resting[:1] if confine == "start" else resting)
+    return {f"{name}.weight": basis for name in model.readers()}
 
 
 def span(rows: Tensor) -> Tensor:
@@ -24,7 +73,12 @@ class Masters:
     """
 
     def __init__(
-        self, network: nn.Module, names: Sequence[str], lr: float, held: Mapping[str, Tensor] | None = None
+        self,
+        network: nn.Module,
+        names: Sequence[str],
+        lr: float,
+        held: Mapping[str, Tensor] | None = None,
+        optimiser: Literal["adam", "sgd"] = "adam",
     ) -> None:
         known = dict(network.named_parameters())
         self.frozen = {name: known[name] for name in names}
@@ -33,35 +87,44 @@ class Masters:
             for name, weight in self.frozen.items()
         }
         self.held = {name: basis.to(self.deltas[name]) for name, basis in (held or {}).items() if name in self.deltas}
-        self.adam = torch.optim.Adam(list(self.deltas.values()), lr=lr)
+        rule = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
+        self.optimiser = rule(list(self.deltas.values()), lr=lr)
 
     def weights(self) -> dict[str, Tensor]:
         """W0 + D in the network's dtype, carrying the graph back to D."""
         return {name: (self.frozen[name].detach().float() + delta).to(self.frozen[name].dtype)
                 for name, delta in self.deltas.items()}  # fmt: skip
 
-    def step(self, loss: Tensor) -> float:
-        """One Adam step down the loss, whose value is returned; raises FloatingPointError if it is not finite."""
-        value = float(loss.detach())
-        if value != value or value in (float("inf"), float("-inf")):
-            raise FloatingPointError(f"The loss became {value}; a smaller learning rate or fp32 usually helps.")
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()
-        self.adam.step()
+    def gradients(self, loss: Tensor) -> dict[str, Tensor]:
+        """The loss's gradient by each delta; raises FloatingPointError if the loss is not finite."""
+        finite(loss, "loss")
+        gradients = torch.autograd.grad(loss, list(self.deltas.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(self.deltas, gradients, strict=True))
+
+    def descend(self, gradients: Mapping[str, Tensor]) -> None:
+        """One optimiser step against these gradients; raises FloatingPointError first if one is not finite."""
+        finite(torch.nn.utils.get_total_norm(gradients.values()), "gradient")
+        for name, delta in self.deltas.items():
+            delta.grad = gradients[name]
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
         # After the step, not on the gradient: Adam's rescaling would turn a projected gradient back towards `held`.
         with torch.no_grad():
             for name, basis in self.held.items():
                 self.deltas[name].sub_(self.deltas[name] @ basis @ basis.T)
-        return value
+
+    def step(self, loss: Tensor) -> None:
+        """One optimiser step down a loss."""
+        self.descend(self.gradients(loss))
+
+    def result(self) -> dict[str, Tensor]:
+        """The deltas as an edit holds them: on the CPU."""
+        return {name: delta.detach().cpu() for name, delta in self.deltas.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Deltas and Adam moments by name: the tensors themselves, good until the next step."""
-        flat: dict[str, Tensor] = {}
-        for name, delta in self.deltas.items():
-            flat[f"delta.{name}"] = delta.detach()
-            for key, value in self.adam.state.get(delta, {}).items():
-                flat[f"{key}.{name}"] = value
-        return flat
+        """Deltas and the optimiser's moments by name."""
+        deltas = {f"delta.{name}": delta.detach() for name, delta in self.deltas.items()}
+        return {**deltas, **moments(self.optimiser, self.deltas)}
 
     def load(self, flat: Mapping[str, Tensor]) -> None:
         """Goes on from `state()`; raises BadInput if it is the state of other parameters."""
@@ -70,7 +133,28 @@ class Masters:
                 raise BadInput(f"The saved state does not fit this job: it has no delta for {name}.")
             with torch.no_grad():
                 delta.copy_(flat[f"delta.{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                saved = flat.get(f"{key}.{name}")
-                if saved is not None:  # Adam has no moments before its first step
-                    self.adam.state[delta][key] = saved.clone() if key == "step" else saved.to(delta.device, copy=True)
+        remember(self.optimiser, self.deltas, flat)
+
+
+def finite(value: Tensor, what: str) -> float:
+    """The value as a number; raises FloatingPointError, with advice, if it is none."""
+    number = float(value.detach())
+    if not math.isfinite(number):
+        raise FloatingPointError(f"The {what} became {number}; a smaller learning rate or fp32 usually helps.")
+    return number
+
+
+def moments(optimiser: torch.optim.Optimizer, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What an optimiser remembers of each named parameter, as flat tensors."""
+    return {
+        f"{key}.{name}": value for name, leaf in named.items() for key, value in optimiser.state.get(leaf, {}).items()
+    }
+
+
+def remember(optimiser: torch.optim.Optimizer, named: Mapping[str, Tensor], flat: Mapping[str, Tensor]) -> None:
+    """Gives an optimiser its `moments` back; one that has made no step yet has none."""
+    for name, leaf in named.items():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            saved = flat.get(f"{key}.{name}")
+            if saved is not None:
+                optimiser.state[leaf][key] = saved.clone() if key == "step" else saved.to(leaf.device, copy=True)

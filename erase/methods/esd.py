@@ -21,15 +21,15 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from erase.about import agreed, job_mark, provenance
 from erase.edit import Edit
-from erase.loan import borrowed, stream, substituted
-from erase.model import BadInput, Codes, Concept, Denoiser, require
+from erase.job import trained
+from erase.loan import stream, substituted
+from erase.model import Codes, Concept, Denoiser
 from erase.sentences import Templates, encode_all, spoken
 from erase.slices import select
 from erase.trajectory import Bank, Rollout, plan, remembered, teach
-from erase.tune import Masters, span
-from erase.work import Step, Work, with_state
+from erase.tune import Confine, Masters, held, tune
+from erase.work import Work, with_state
 
 SLICE = {"x": "cross", "u": "not_cross", "x-strict": "kv", "all": "full"}
 
@@ -69,7 +69,7 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
     templates: Templates = Field(
         True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
     )
-    confine: Literal["none", "start", "rest"] = Field(
+    confine: Confine = Field(
         "start",
         description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
     )
@@ -86,15 +86,8 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
         state: Mapping[str, Tensor] | None = None,
     ) -> Work[Edit]:
         """Teaches, then tunes; each Step's state resumes the run to the same bits."""
-        require(model, Denoiser, "esd")
-        agreed(concepts, keep)
-        about = provenance(self, model, concepts, keep, seed)
-        mark = job_mark(about)
-        if state is not None and not torch.equal(state.get("job", mark[:0]), mark):
-            raise BadInput("The saved state belongs to another job: other knobs, concepts, seed, model or versions.")
-        with borrowed(model.network, train=False):
-            deltas = yield from with_state(self._train(model, concepts, keep, seed, state or {}), {"job": mark})
-        return Edit(deltas, {**about, "cost": self.cost(concepts, keep)})
+        train = partial(self._train, model, concepts, keep, seed)
+        return (yield from trained(self, model, concepts, keep, seed, state, train))
 
     def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
         """U-Net sample-forwards of a whole run: a prediction for one latent counts one, a guided call two."""
@@ -136,42 +129,37 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
             work = teach(model, kept, "teach kept", ("present",), **asked)
             banks["teach kept"] = yield from with_state(work, taught)
             taught |= remembered(banks["teach kept"], "teach kept")
-        masters = Masters(model.network, select(model.network, SLICE[self.variant]), self.lr, self._held(model))
-        done = int(state["tuned"]) if "tuned" in state else 0
-        if done:
-            masters.load(state)
-        yield from with_state(self._tune(model, masters, banks, base, seed, done), taught)
-        return {name: delta.detach().cpu() for name, delta in masters.deltas.items()}
+        names = select(model.network, SLICE[self.variant])
+        masters = Masters(model.network, names, self.lr, held(model, self.confine))
+        one = partial(self._one, model, masters, _codes(model, banks), banks, base, seed)
+        yield from with_state(tune(self.iterations, one, (masters,), state), taught)
+        return masters.result()
 
-    def _held(self, model: Denoiser) -> dict[str, Tensor]:
-        if self.confine == "none":
-            return {}
-        with torch.no_grad():
-            resting = model.resting_codes()
-        basis = span(resting[:1] if self.confine == "start" else resting)
-        return {f"{name}.weight": basis for name in model.readers()}
-
-    def _tune(
-        self, model: Denoiser, masters: Masters, banks: Mapping[str, Bank], base: str, seed: int, done: int
-    ) -> Work[None]:
-        codes = {name: encode_all(model, [rollout.prompt for rollout in bank.rollouts]) for name, bank in banks.items()}
-        for step in range(done, self.iterations):
-            lessons = {name: bank.lessons(stream(seed, name, step), self.batch, model) for name, bank in banks.items()}
-            z = torch.cat([lesson.z for lesson in lessons.values()])
-            t = torch.cat([lesson.t for lesson in lessons.values()])
-            read = Codes.cat([codes[name][lesson.rollout] for name, lesson in lessons.items()])
-            said = lessons["teach"].said
-            target = erased(said["present"], said[base], said[base], self.eta)
-            with torch.enable_grad(), substituted(model.network, masters.weights()):
-                predicted = model.predict_noise(z, t, read).float()
-                losses = {"erase": (predicted[: self.batch] - target).square().mean()}
-                if "teach kept" in lessons:
-                    off = predicted[self.batch :] - lessons["teach kept"].said["present"]
-                    losses["retain"] = self.retain * off.square().mean()
-                masters.step(torch.stack(list(losses.values())).sum())
-            shown = {name: float(loss.detach()) for name, loss in losses.items()}
-            yield Step("tune", step + 1, self.iterations, shown, state=partial(_snapshot, masters, step + 1))
+    def _one(
+        self,
+        model: Denoiser,
+        masters: Masters,
+        codes: Mapping[str, Codes],
+        banks: Mapping[str, Bank],
+        base: str,
+        seed: int,
+        step: int,
+    ) -> dict[str, float]:
+        lessons = {name: bank.lessons(stream(seed, name, step), self.batch, model) for name, bank in banks.items()}
+        z = torch.cat([lesson.z for lesson in lessons.values()])
+        t = torch.cat([lesson.t for lesson in lessons.values()])
+        read = Codes.cat([codes[name][lesson.rollout] for name, lesson in lessons.items()])
+        said = lessons["teach"].said
+        target = erased(said["present"], said[base], said[base], self.eta)
+        with torch.enable_grad(), substituted(model.network, masters.weights()):
+            predicted = model.predict_noise(z, t, read).float()
+            losses = {"erase": (predicted[: self.batch] - target).square().mean()}
+            if "teach kept" in lessons:
+                off = predicted[self.batch :] - lessons["teach kept"].said["present"]
+                losses["retain"] = self.retain * off.square().mean()
+            masters.step(torch.stack(list(losses.values())).sum())
+        return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
-def _snapshot(masters: Masters, done: int) -> dict[str, Tensor]:
-    return {"tuned": torch.tensor(done), **masters.state()}
+def _codes(model: Denoiser, banks: Mapping[str, Bank]) -> dict[str, Codes]:
+    return {name: encode_all(model, [rollout.prompt for rollout in bank.rollouts]) for name, bank in banks.items()}
