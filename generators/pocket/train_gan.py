@@ -80,8 +80,8 @@ def sheet(pictures: Tensor, wide: int = 16) -> np.ndarray:
     return np.vstack([np.hstack(list(tiles[i : i + wide])) for i in range(0, len(tiles) - wide + 1, wide)])
 
 
-def save(run: Run, folder: Path, seconds: float, faces: int) -> None:
-    """Writes both networks with their provenance, and a sheet of seeds 0 … 127."""
+def save(run: Run, folder: Path, state: Path, seconds: float, faces: int) -> None:
+    """Writes both networks with their provenance, a sheet of seeds 0 … 127, and the state for an exact resume."""
     run.average.mapping.w_avg.copy_(average_w(run.average))
     about = {
         "name": "pocket-gan", "world": "pocket-faces", "attributes": ATTRIBUTES, "licence": LICENCE,
@@ -93,6 +93,7 @@ def save(run: Run, folder: Path, seconds: float, faces: int) -> None:
     files.save(folder / "generator.safetensors", run.average, about)
     files.save(folder / "critic.safetensors", run.critic, about)
     cv2.imwrite(str(folder / "sheet.png"), sheet(drawn(run.average, 128)))
+    files.write(state, run.state(), {"family": "stylegan2-run", "steps": run.steps})
 
 
 def batches(pictures: Tensor, draws: torch.Generator) -> Callable[[int], Tensor]:
@@ -177,9 +178,8 @@ def main() -> None:
             )
         if now - saved > asked.save_every:
             saved = now
-            save(run, asked.out, now - began, asked.faces)
-    save(run, asked.out, time.monotonic() - began, asked.faces)
-    files.write(state, run.state(), {"family": "stylegan2-run", "steps": run.steps})
+            save(run, asked.out, state, now - began, asked.faces)
+    save(run, asked.out, state, time.monotonic() - began, asked.faces)
     report: dict[str, Any] = {
         "steps": run.steps,
         "pictures_seen": run.steps * recipe.batch,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generators.stylegan2.network import Shape, act, blurred, blurring
+from generators.stylegan2.network import Shape, act, blur, blur_kernel
 
 
 class Conv(nn.Module):
@@ -20,16 +20,19 @@ class Conv(nn.Module):
         self.down = down
         self.weight = nn.Parameter(torch.randn(after, before, size, size) * gain)
         self.bias = nn.Parameter(torch.zeros(after)) if bias else None
-        self.blur: Tensor
-        self.register_buffer("blur", blurring(size), persistent=False)
+        self.kernel: Tensor
+        self.register_buffer("kernel", blur_kernel(), persistent=False)
         self.gain = {"weight": gain}
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.weight.shape[-1]
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         if not self.down:
-            return F.conv2d(x, self.weight.to(x.dtype), bias, padding=size // 2)
-        return F.conv2d(x, blurred(self.weight, self.blur).to(x.dtype), bias, stride=2, padding=(size + 1) // 2)
+            return F.conv2d(x, weight, bias, padding=size // 2)
+        if size == 1:
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))  # strided filters in bfloat16 are slow on a CPU
+            return F.conv2d(blur(wide, self.kernel, padding=1, stride=2).to(x.dtype), weight, bias)
+        return F.conv2d(blur(x, self.kernel, padding=2), weight, bias, stride=2)
 
 
 class Stage(nn.Module):

@@ -2,7 +2,7 @@
 
 Run-time gains are folded into the weights, so that every layer that reads a style is a true `nn.Linear`; `gains` says
 how to train as if they were not.  One formulation serves every device: the input is scaled by the style, one
-convolution is shared by the batch, and the output is demodulated; resampling filters are folded into the kernels.
+convolution is shared by the batch, and the output is demodulated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Shape(BaseModel, frozen=True):
     z_dim: int = 128
     w_dim: int = 128
     mapping_layers: int = 4
-    widths: dict[int, int] = {4: 256, 8: 192, 16: 96, 32: 48, 64: 32}
+    widths: dict[int, int] = {4: 128, 8: 128, 16: 64, 32: 32, 64: 16}
     clamp: float | None = None
     group: int = 4
 
@@ -52,19 +52,10 @@ def blur_kernel() -> Tensor:
     return torch.outer(row, row)
 
 
-def blurring(size: int) -> Tensor:
-    """The linear map [size² (size+3)²] that turns a kernel into the kernel "resampling filter after it"."""
-    k, out = blur_kernel(), torch.zeros(size, size, size + 3, size + 3)
-    for i in range(size):
-        for j in range(size):
-            out[i, j, i : i + 4, j : j + 4] = k
-    return out.reshape(size * size, -1)
-
-
-def blurred(weight: Tensor, table: Tensor) -> Tensor:
-    """A convolution's weight [o i k k] merged with the resampling filter: [o i k+3 k+3]."""
-    out = weight.flatten(2) @ table
-    return out.unflatten(2, (weight.shape[2] + 3, weight.shape[3] + 3))
+def blur(x: Tensor, kernel: Tensor, *, padding: int, stride: int = 1) -> Tensor:
+    """Each channel of x [n c h w] filtered by itself with `kernel` [4 4]."""
+    maps = x.shape[1]
+    return F.conv2d(x, kernel.to(x.dtype).expand(maps, 1, 4, 4), padding=padding, stride=stride, groups=maps)
 
 
 def gains(network: nn.Module) -> dict[str, float]:
@@ -115,8 +106,8 @@ class StyleConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.noise_const: Tensor
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self.blur: Tensor
-        self.register_buffer("blur", blurring(3) * 4, persistent=False)
+        self.kernel: Tensor
+        self.register_buffer("kernel", blur_kernel() * 4, persistent=False)
         self.gain = {"affine.weight": 1 / math.sqrt(w_dim)}
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
@@ -124,8 +115,8 @@ class StyleConv(nn.Module):
         d = torch.rsqrt(s.square() @ self.weight.square().sum((2, 3)).T + 1e-8)
         x = x * s.to(x.dtype)[:, :, None, None]
         if self.up:
-            kernel = blurred(self.weight, self.blur).to(x.dtype)
-            x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=2)
+            x = F.conv_transpose2d(x, self.weight.to(x.dtype).transpose(0, 1), stride=2)
+            x = blur(x, self.kernel, padding=1)
         else:
             x = F.conv2d(x, self.weight.to(x.dtype), padding=1)
         x = x * d.to(x.dtype)[:, :, None, None]
