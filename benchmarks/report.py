@@ -14,7 +14,9 @@ from erase.errors import BadInput
 
 VERSION = 1
 # These hold shares; tables print them in percent, files as 0..1.
-SHARES = ("UA", "IRA", "CRA", "invalid", "style_accuracy", "object_accuracy")
+SHARES = (
+    "UA", "IRA", "CRA", "invalid", "style_accuracy", "object_accuracy", "pre_ASR", "ASR", "ASR_confirmed",
+)  # fmt: skip
 # Half-widths above this are marked: two runs that differ by less cannot be told apart.
 WIDE = 0.05
 
@@ -93,12 +95,12 @@ class Report(BaseModel):
         """The document of `report.json`."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
 
-    @staticmethod
-    def read(text: str | Path) -> Report:
+    @classmethod
+    def read(cls, text: str | Path) -> Self:
         """A report from its JSON, or from the file at that path; BadInput says what is wrong with it."""
         try:
             document = text.read_text(encoding="utf-8") if isinstance(text, Path) else text
-            return Report.model_validate_json(document)
+            return cls.model_validate_json(document)
         except FileNotFoundError:
             raise BadInput(f"There is no report {text}; `studio judge` writes one.") from None
         except ValidationError as error:
@@ -141,6 +143,6 @@ def shown(name: str, value: float) -> str:
         return f"{100 * value:.1f} %"
     if name.endswith("_bytes"):
         return f"{value / 2**20:.1f} MiB"
-    if name == "seconds":
+    if name.startswith("seconds"):
         return f"{value:.1f} s"
     return f"{value:.4g}"

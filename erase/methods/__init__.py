@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from erase.errors import BadInput, match
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from erase.edit import Edit
     from erase.model import Concept
     from erase.work import Work
+
+T = TypeVar("T")
 
 FOLDERS = "ERASE_METHODS"  # environment variable: folders with further methods, separated as in PATH
 
@@ -136,8 +138,8 @@ def _module(file: Path) -> ModuleType:
     return module
 
 
-def knobs(kind: type[Method]) -> list[Knob]:
-    """The knobs of a method, in the order its file lists them."""
+def knobs(kind: type) -> list[Knob]:
+    """The knobs of a method, or of another such model, in the order its file lists them."""
     return [_knob(name, field) for name, field in kind.model_fields.items()]  # type: ignore[attr-defined]
 
 
@@ -165,11 +167,16 @@ def build(name: str, preset: str | None = None, overrides: Mapping[str, Any] | N
 
     Raises BadInput for an unknown method, preset or knob, with the nearest guess, and for a value out of bounds.
     """
+    return filled(name, method(name), preset, overrides)
+
+
+def filled(name: str, kind: type[T], preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> T:
+    """An instance of a class whose fields are knobs and which has presets; `name` is what sentences call it."""
     from pydantic import ValidationError
 
-    kind = method(name)
     listed = {knob.name: knob for knob in knobs(kind)}
-    chosen = dict(kind.presets[match(preset, kind.presets, f"preset of {name}")]) if preset is not None else {}
+    presets: Mapping[str, Any] = kind.presets  # type: ignore[attr-defined]
+    chosen = dict(presets[match(preset, presets, f"preset of {name}")]) if preset is not None else {}
     for given, value in (overrides or {}).items():
         known = match(given, listed, f"knob of {name}")
         chosen[known] = _parsed(listed[known], value) if isinstance(value, str) else value
