@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from erase.edit import Edit
+from erase.edit import Edit, canonical
 from erase.errors import BadInput
 from erase.methods import Method, build, method_names
 from erase.model import Concept, Denoiser
@@ -28,6 +28,35 @@ QUICK: dict[str, list[dict[str, Any]]] = {
     "esd": [
         {"iterations": 3, "steps": 3, "seeds": 2, "templates": False, "lr": 1e-3},
         {"iterations": 2, "steps": 2, "seeds": 9, "variant": "u", "target": "anchor", "confine": "none", "lr": 1e-3},
+    ],
+    "advunlearn": [
+        {
+            "iterations": 3,
+            "warmup": 1,
+            "attack_steps": 2,
+            "steps": 2,
+            "seeds": 2,
+            "templates": False,
+            "retain": ("a boat", "a chair"),
+            "keep_batch": 2,
+            "lr": 1e-3,
+        },
+        {
+            "iterations": 3,
+            "warmup": 0,
+            "attack_steps": 2,
+            "steps": 2,
+            "seeds": 2,
+            "retain": False,
+            "lr": 1e-3,
+            "init": "latest",
+            "train": "text",
+            "update": "pgd",
+            "radius": 0.1,
+            "place": "mixed",
+            "restarts": 2,
+            "refresh": 2,
+        },
     ],
 }
 CASES = [(name, knobs) for name in method_names() for knobs in QUICK.get(name, [{}])]
@@ -72,7 +101,10 @@ def test_the_model_comes_back_and_the_edit_is_its_slice(model: Denoiser, method:
     assert edit.deltas and any(bool(delta.any()) for delta in edit.deltas.values())
     assert all(delta.dtype == torch.float32 and delta.device.type == "cpu" for delta in edit.deltas.values())
     assert all(bool(delta.isfinite().all()) for delta in edit.deltas.values())
-    slices = [set(select(model.network, slice)) for slice in ("kv", "cross", "not_cross", "full", "text")]
+    slices = [
+        set(map(canonical, select(model.network, slice)))
+        for slice in ("kv", "cross", "not_cross", "full", "text", "text[0]")
+    ]
     assert set(edit.deltas) in slices
     with edit.worn(model.network):
         assert not same_bits(before, weights(model.network))

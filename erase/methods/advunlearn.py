@@ -1,0 +1,336 @@
+"""AdvUnlearn: Defensive Unlearning with Adversarial Training (Zhang et al., NeurIPS 2024, arXiv 2405.15234).
+
+The attacker (lower level) looks for word vectors δ that bring the concept back; the model (upper level) is trained to
+erase it from the attacked prompt as well, and to keep what it says of other things:
+
+    δ* = argmin mean (ε_θ(z, t, read(δ ⊕ c)) − e_c)²
+    θ  : mean (ε_θ(z, t, read(δ* ⊕ c)) − [e_∅ − η(e_c − e_∅)])² + γ · mean (ε_θ(z_r, t, r) − e_r)²
+
+e are the unedited model's predictions on its own rollouts, written down before the first step: one network, and per
+iteration one forward for each attack lesson and one for each lesson of the update. What is trained is the text encoder
+by default, so that the result plugs into any pipeline that reads the same codes; slices of the U-Net can be added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import AfterValidator, BaseModel, Field
+from torch import Tensor
+
+from erase.about import agreed, job_mark, provenance
+from erase.adversary import Drive, Placed, place, random_words
+from erase.edit import Edit
+from erase.everyday import everyday, without
+from erase.loan import borrowed, stream, substituted
+from erase.methods.esd import erased
+from erase.model import BadInput, Codes, Concept, Denoiser, require
+from erase.sentences import Templates, encode_all, spoken
+from erase.slices import select
+from erase.trajectory import Bank, Lessons, Rollout, remembered, teach
+from erase.tune import Masters
+from erase.work import Step, Work, with_state
+
+REPO_OFFSET = (39, 58)  # by how many timesteps the published loop labels its latents noisier than they are
+PLACES = ("prefix", "suffix", "insert", "replace", "add")  # `mixed` goes through all but the last
+CHOICE = 8  # lessons on which restarts are compared
+LIMITS = "Robust to prompts, far less to learnt word vectors; not a security boundary."
+
+
+def _parts(train: str) -> str:
+    if not all(part.strip() for part in train.split("+")):
+        raise BadInput(f"train = {train!r} should name slices joined by +, such as text[0] or text+kv")
+    return train
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the student was last shown of a prompt: which one, and the free vectors in it (none before an attack)."""
+
+    turn: int = 0
+    free: Tensor | None = None
+    where: str = "prefix"
+
+
+class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
+    """Erases from the text encoder while an adversary tries to bring the concept back."""
+
+    paper: ClassVar[str] = "Defensive Unlearning with Adversarial Training (arXiv 2405.15234)"
+    needs: ClassVar[type] = Denoiser
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "style": {},
+        "object": {},
+        "nudity": {"train": "text", "gamma": 0.3},
+        "fast": {"update": "fast", "attack_lr": 1e-2},
+        "repo": {"faithful": True, "train": "text", "gamma": 1.0, "init": "latest", "templates": False},
+    }
+
+    train: Annotated[str, AfterValidator(_parts)] = Field(
+        "text[0]",
+        description="what is trained: text[0] the encoder's first layer · text[0..3] four layers · text all of it and "
+        "its final norm · kv, cross … slices of the U-Net · joined by +",
+    )
+    iterations: int = Field(1000, ge=1, le=100_000, description="optimiser steps; more erases more firmly")
+    lr: float = Field(1e-5, gt=0, le=0.1, description="Adam's learning rate")
+    warmup: int = Field(200, ge=0, le=100_000, description="first iterations, in which no attack is made")
+    eta: float = Field(1.0, ge=-1, le=20, description="how far beyond 'absent' the picture is pushed (η)")
+    target: Literal["negative", "anchor"] = Field(
+        "negative", description="what takes the concept's place: its opposite, or what the anchor's words would draw"
+    )
+    gamma: float = Field(0.5, ge=0, le=100, description="weight of retained prompts (γ); low erases, high preserves")
+    attack_steps: int = Field(30, ge=1, le=1000, description="steps of the adversary at each attack (K)")
+    attack_lr: float = Field(1e-3, gt=0, le=10, description="its step size, in units of word vectors")
+    update: Literal["adam", "pgd", "fast"] = Field(
+        "adam", description="its update: adam, as published · pgd, signed and projected · fast, a single signed step"
+    )
+    radius: float = Field(0.0, ge=0, le=100, description="how far a free word may move per coordinate; 0 is anywhere")
+    tokens: int = Field(1, ge=1, le=16, description="number of free words the adversary has")
+    place: Literal["prefix", "suffix", "insert", "replace", "add", "mixed"] = Field(
+        "prefix",
+        description="where they stand: before, after or amid the prompt's words, in their place, added to them, or "
+        "one place after another (mixed)",
+    )
+    init: Literal["random", "latest"] = Field("random", description="free words start as random words, or go on")
+    restarts: int = Field(1, ge=1, le=64, description="adversaries at once; the strongest one is used")
+    draws: int = Field(1, ge=1, le=256, description="lessons in each attack step; more are smoother and costlier")
+    refresh: int = Field(1, ge=1, le=1000, description="iterations for which an adversarial prompt is used")
+    batch: int = Field(1, ge=1, le=256, description="lessons on the concept per iteration")
+    keep_batch: int = Field(5, ge=1, le=256, description="lessons on retained prompts per iteration")
+    retain: bool | tuple[str, ...] = Field(
+        True, description="prompts to retain beside what is kept: everyday ones (true), none, or a list"
+    )
+    seeds: int = Field(64, ge=1, le=4096, description="rollouts taught of the concepts, at least one of each text")
+    keep_seeds: int = Field(1, ge=1, le=1024, description="rollouts taught per retained prompt")
+    guidance: float = Field(3.0, gt=1, le=30, description="guidance of the rollouts")
+    steps: int = Field(50, ge=2, le=1000, description="denoising steps of a rollout")
+    templates: Templates = Field(
+        True, description="also erase the concept inside sentences: true, or a list such as 'a photo of {}'"
+    )
+    faithful: bool = Field(
+        False,
+        description="repeat the published code's slips: prompts cut to as many tokens as they have words, attack "
+        "gradients never cleared, the last attack step dropped, latents cleaner than their label",
+    )
+
+    def erase(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """Teaches, then trains against the adversary; each Step's state resumes the run to the same bits."""
+        require(model, Denoiser, "advunlearn")
+        agreed(concepts, keep)
+        about = provenance(self, model, concepts, keep, seed)
+        mark = job_mark(about)
+        if state is not None and not torch.equal(state.get("job", mark[:0]), mark):
+            raise BadInput("The saved state belongs to another job: other knobs, concepts, seed, model or versions.")
+        with borrowed(model.network, train=False):
+            deltas = yield from with_state(self._train(model, concepts, keep, seed, state or {}), {"job": mark})
+        retained = self._retained(concepts, keep)
+        told = {"cost": self.cost(concepts, keep), "retained": retained, "limits": LIMITS}
+        return Edit(deltas, {**about, **told})
+
+    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+        """U-Net sample-forwards of a whole run: a prediction for one latent counts one, a guided call two."""
+        taught, kept = self._rollouts(concepts), self._kept_rollouts(concepts, keep)
+        attacks = -(-max(self.iterations - self.warmup, 0) // self.refresh)
+        updates = self.iterations * (self.batch + (self.keep_batch if kept else 0))
+        each = self.restarts + (2 if self.faithful else 0)  # per lesson; faithful asks the teacher again, both halves
+        lessons = (1 if self.update == "fast" else self.attack_steps) * self.draws
+        asked = attacks * each * (lessons + (CHOICE if self.restarts > 1 else 0))
+        asked += self.iterations * 2 * self.batch if self.faithful else 0
+        return {
+            "rollouts": len(taught),
+            "kept_rollouts": len(kept),
+            "teach_forwards": self.steps * (len(taught) * (3 if self.target == "anchor" else 2) + 2 * len(kept)),
+            "attack_forwards": asked,
+            "update_forwards": updates,
+            "gradient_steps": self.iterations,
+        }
+
+    def _texts(self, concepts: Sequence[Concept]) -> list[tuple[str, str]]:
+        """Every text to erase beside its anchor's, one text of each concept after another."""
+        lists = [spoken(concept, self.templates) for concept in concepts]
+        rounds = max(map(len, lists))
+        return [texts[turn % len(texts)] for turn in range(rounds) for texts in lists]
+
+    def _rollouts(self, concepts: Sequence[Concept]) -> list[Rollout]:
+        texts = self._texts(concepts)
+        count = max(self.seeds, len(texts))
+        return [Rollout(turn % len(texts), *texts[turn % len(texts)]) for turn in range(count)]
+
+    def _retained(self, concepts: Sequence[Concept], keep: Sequence[Concept]) -> list[str]:
+        """Prompts to retain: the kept concepts' sentences, then everyday or given ones that name nothing erased."""
+        own = [text for concept in keep for text, _ in spoken(concept, self.templates)]
+        more = without(self.retain, concepts) if isinstance(self.retain, tuple) else everyday(concepts)
+        return list(dict.fromkeys([*own, *(more if self.retain else ())]))
+
+    def _kept_rollouts(self, concepts: Sequence[Concept], keep: Sequence[Concept]) -> list[Rollout]:
+        if not self.gamma:
+            return []
+        prompts = self._retained(concepts, keep)
+        return [Rollout(row, prompt) for row, prompt in enumerate(prompts) for _ in range(self.keep_seeds)]
+
+    def _train(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept],
+        seed: int,
+        state: Mapping[str, Tensor],
+    ) -> Work[dict[str, Tensor]]:
+        asked = {"seed": seed, "guidance": self.guidance, "steps": self.steps, "state": state}
+        base = "instead" if self.target == "anchor" else "absent"
+        texts = self._texts(concepts)
+        placed = {(turn, where): self._placed(model, text, where)
+                  for turn, (text, _) in enumerate(texts) for where in self._places()}  # fmt: skip
+        bank = yield from teach(model, self._rollouts(concepts), "teach", ("present", base), **asked)
+        taught, kept = remembered(bank, "teach"), None
+        if rollouts := self._kept_rollouts(concepts, keep):
+            kept = yield from with_state(teach(model, rollouts, "teach kept", ("present",), **asked), taught)
+            taught |= remembered(kept, "teach kept")
+        masters = Masters(model.network, self._slice(model), self.lr)
+        done, seen = int(state["tuned"]) if "tuned" in state else 0, _Seen()
+        if done:
+            masters.load(state)
+            seen = _Seen(int(state["seen.turn"]), state.get("seen.free"), PLACES[int(state["seen.where"])])
+        loop = _Loop(self, model, masters, bank, kept, base, [text for text, _ in texts], placed, seed)
+        yield from with_state(loop.run(done, seen), taught)
+        return {name: delta.detach().cpu() for name, delta in masters.deltas.items()}
+
+    def _slice(self, model: Denoiser) -> list[str]:
+        return list(dict.fromkeys(name for part in self.train.split("+") for name in select(model.network, part)))
+
+    def _places(self) -> tuple[Any, ...]:
+        return PLACES[:-1] if self.place == "mixed" else (self.place,)
+
+    def _placed(self, model: Denoiser, text: str, where: Any) -> Placed:
+        words = model.tokens(text)
+        return place(model, words[: len(text.split())] if self.faithful else words, self.tokens, where)
+
+
+@dataclass
+class _Loop:
+    """The training loop: attack, then one step of the slice."""
+
+    method: AdvUnlearn
+    model: Denoiser
+    masters: Masters
+    bank: Bank
+    kept: Bank | None
+    base: str
+    texts: Sequence[str]
+    placed: Mapping[tuple[int, str], Placed]
+    seed: int
+
+    def run(self, done: int, seen: _Seen) -> Work[None]:
+        method = self.method
+        for i in range(done, method.iterations):
+            attack: float | None = None
+            if i < method.warmup:
+                seen = _Seen(self._turn(i))
+            elif (i - method.warmup) % method.refresh == 0:
+                seen, attack = self._attacked(i, seen)
+            losses = self._update(i, seen)
+            shown = losses if attack is None else {**losses, "attack": attack}
+            yield Step("tune", i + 1, method.iterations, shown, state=partial(self._state, i + 1, seen))
+
+    def _state(self, done: int, seen: _Seen) -> dict[str, Tensor]:
+        told = {"tuned": torch.tensor(done), "seen.turn": torch.tensor(seen.turn)}
+        told["seen.where"] = torch.tensor(PLACES.index(seen.where))
+        return {**told, **({} if seen.free is None else {"seen.free": seen.free}), **self.masters.state()}
+
+    def _turn(self, i: int) -> int:
+        """Which text iteration i is about: every text once before any comes again, in an order of its own."""
+        lap, place_in_lap = divmod(i // self.method.refresh, len(self.texts))
+        return int(torch.randperm(len(self.texts), generator=stream(self.seed, "turn", lap))[place_in_lap])
+
+    def _attacked(self, i: int, before: _Seen) -> tuple[_Seen, float]:
+        method, model = self.method, self.model
+        turn, places = self._turn(i), method._places()
+        where = places[(i // method.refresh) % len(places)]
+        placed = self.placed[turn, where]
+        goes_on = method.init == "latest" and before.free is not None and before.free.shape[0] == len(placed.slots)
+        if goes_on and before.free is not None:
+            start = before.free.to(model.device)[None].repeat(method.restarts, 1, 1)
+        elif placed.adds:
+            start = torch.zeros(method.restarts, len(placed.slots), model.vocabulary.shape[1], device=model.device)
+        else:
+            start = random_words(model, stream(self.seed, "adversary", i), method.restarts, len(placed.slots))
+
+        def loss(step: int, free: Tensor) -> Tensor:
+            lessons = self._lessons(self.bank, stream(self.seed, "attack", i, step), method.draws, turn)
+            return self._distance(placed, free, lessons)
+
+        drive = Drive(method.attack_steps, method.attack_lr, method.update, method.radius or None,
+                      accumulate=method.faithful, drop_last=method.faithful)  # fmt: skip
+        with substituted(model.network, {name: w.detach() for name, w in self.masters.weights().items()}):
+            free, losses = drive.run(start, loss)
+            if method.restarts > 1:
+                with torch.no_grad():
+                    lessons = self._lessons(self.bank, stream(self.seed, "choice", i), CHOICE, turn)
+                    free = free[self._distance(placed, free, lessons).argmin()][None]
+        return _Seen(turn, free[0], where), losses[-1]
+
+    def _distance(self, placed: Placed, free: Tensor, lessons: Lessons) -> Tensor:
+        """How far the student, shown each set of free vectors, is from drawing the concept: [n]."""
+        n, count = len(free), len(lessons.z)
+        codes = placed.read(self.model, free).repeat(count)
+        said = self.model.predict_noise(lessons.z.repeat(n, 1, 1, 1), lessons.t.repeat(n), codes).float()
+        off = said - lessons.said["present"].repeat(n, 1, 1, 1)
+        return off.square().mean(dim=(1, 2, 3)).view(n, count).mean(1)
+
+    def _lessons(self, bank: Bank, draws: torch.Generator, n: int, turn: int) -> Lessons:
+        lessons = bank.lessons(draws, n, self.model, turn)
+        return self._mislabelled(lessons, draws) if self.method.faithful else lessons
+
+    @torch.no_grad()
+    def _mislabelled(self, lessons: Lessons, draws: torch.Generator) -> Lessons:
+        """The same latents under the published code's labels; the teacher is asked again, for it sees the label too."""
+        low, high = REPO_OFFSET
+        shift = torch.randint(low, high + 1, (len(lessons.t),), generator=draws).to(lessons.t.device)
+        t = (lessons.t + shift).clamp(max=len(self.model.alphas_cumprod) - 1)
+        rollouts = [self.bank.rollouts[row] for row in lessons.rollout.tolist()]
+        prompts = {"present": [r.prompt for r in rollouts], "instead": [r.instead for r in rollouts],
+                   "absent": [""] * len(rollouts)}  # fmt: skip
+        with substituted(self.model.network, self.masters.frozen):
+            said = {name: self.model.predict_noise(lessons.z, t, encode_all(self.model, prompts[name])).float()
+                    for name in lessons.said}  # fmt: skip
+        return Lessons(lessons.rollout, lessons.z, t, said)
+
+    def _update(self, i: int, seen: _Seen) -> dict[str, float]:
+        method, model = self.method, self.model
+        lessons = self._lessons(self.bank, stream(self.seed, "teach", i), method.batch, seen.turn)
+        said = lessons.said
+        target = erased(said["present"], said[self.base], said[self.base], method.eta)
+        z, t, right = [lessons.z], [lessons.t], [target]
+        prompts: list[str] = []
+        if self.kept is not None:
+            others = self.kept.lessons(stream(self.seed, "keep", i), method.keep_batch, model)
+            z.append(others.z)
+            t.append(others.t)
+            right.append(others.said["present"])
+            prompts = [self.kept.rollouts[row].prompt for row in others.rollout.tolist()]
+        with torch.enable_grad(), substituted(model.network, self.masters.weights()):
+            read = [self._shown(seen).repeat(method.batch), *([model.encode(prompts)] if prompts else [])]
+            off = model.predict_noise(torch.cat(z), torch.cat(t), Codes.cat(read)).float() - torch.cat(right)
+            losses = {"erase": off[: method.batch].square().mean()}
+            if prompts:
+                losses["retain"] = method.gamma * off[method.batch :].square().mean()
+            self.masters.step(torch.stack(list(losses.values())).sum())
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def _shown(self, seen: _Seen) -> Codes:
+        """The codes the student is to be cured of: the attacked prompt's, or the clean one's before any attack."""
+        if seen.free is None:
+            return self.model.encode([self.texts[seen.turn]])
+        placed = self.placed[seen.turn, seen.where]
+        return placed.read(self.model, seen.free[None].to(self.model.device))
