@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +44,11 @@ def occupied(folder: Path, job: Job, resume: bool) -> Run | None:
     return run
 
 
-def prepare(folder: Path, job: Job, model: Generator, parent: Edit | None, record: Mapping[str, Any]) -> Run:
+def prepare(folder: Path, job: Job, model: Generator, parents: Sequence[Edit], record: Mapping[str, Any]) -> Run:
     """A new RUN folder for a job whose model is loaded; BadInput when the disk has no room for what it will write."""
-    room(folder, _needed(model, parent), f"erasing {job.title}")
+    room(folder, _needed(model, parents), f"erasing {job.title}")
     base = {"name": model.name, "fingerprint": model.fingerprint}
-    return create(folder, job, {"base": base, **circumstances(model), **record}, parent)
+    return create(folder, job, {"base": base, **circumstances(model), **record}, parents)
 
 
 def erase_in(run: Run, model: Generator, warn: Callable[[str], object], save_every: float = SAVE_EVERY) -> Work[Edit]:
@@ -55,9 +57,9 @@ def erase_in(run: Run, model: Generator, warn: Callable[[str], object], save_eve
     Raises BadInput when the base model is not the one the run began with, or another process works on the run.
     """
     _same_base(run, model)
-    job, parent = run.job, run.parent()
+    job, parents = run.job, run.parents()
     method = build(job.method, overrides=dict(job.knobs))
-    with run.held(), contextlib.nullcontext() if parent is None else parent.worn(model.network):
+    with run.held(), stacked(parents).worn(model.network) if parents else contextlib.nullcontext():
         checkpoint, damaged = run.checkpoint()
         for sentence in damaged:
             warn(sentence)
@@ -72,7 +74,9 @@ def erase_in(run: Run, model: Generator, warn: Callable[[str], object], save_eve
         finally:
             # Reached on every way out; `finish` below says `done` over it when there is an edit.
             run.note(keeper.status, keeper.steps, keeper.seconds)
-        edit = edit if parent is None else _stacked(parent, edit)
+        if parents:
+            run.enter(edit)
+            edit = stacked([*parents, edit])
         run.finish(edit, keeper.steps, keeper.seconds, peak_memory_bytes=_whole(peak.bytes()), memory_probe=peak.probe)
         return edit
 
@@ -142,11 +146,14 @@ class _Keeper:
         self.run.keep_checkpoint(Checkpoint(tensors, self.steps, self.seconds))
 
 
-def _stacked(parent: Edit, new: Edit) -> Edit:
-    """The sum, which alone on the base does what both did; it is about the new erasure and lists what it stands on."""
-    total = parent + new
-    erased = [*parent.about.get("concepts", ()), *new.about.get("concepts", ())]
-    return Edit(total.deltas, {**new.about, "concepts": erased, "parents": total.about["parents"]})
+def stacked(edits: Sequence[Edit]) -> Edit:
+    """The sum, which alone on the base does what all did; it is about the newest and lists every one in `parents`."""
+    if len(edits) == 1:
+        return edits[0]
+    concepts = [concept for edit in edits for concept in edit.about.get("concepts", ())]
+    listed = [{"hash": edit.hash, "strength": 1.0, "about": dict(edit.about)} for edit in edits]
+    total = reduce(add, edits)
+    return Edit(total.deltas, {**edits[-1].about, "concepts": concepts, "parents": listed})
 
 
 def _whole(count: float) -> int | None:
@@ -165,12 +172,10 @@ def _same_base(run: Run, model: Generator) -> None:
 
 def _things_in(folder: Path) -> list[str]:
     """What is in a folder beside what a run leaves that was killed before it had a job.json."""
-    return [
-        path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "parent.safetensors"
-    ]
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "ledger"]
 
 
-def _needed(model: Generator, parent: Edit | None) -> int:
-    """Bytes a run writes at least: an edit of the readers, and for a stacked run the parent and the sum."""
+def _needed(model: Generator, parents: Sequence[Edit]) -> int:
+    """Bytes a run writes at least: an edit of the readers, and for a stacked run every parent and the sum."""
     edit = sum(4 * reader.weight.numel() for reader in model.readers().values())
-    return edit + (0 if parent is None else 2 * parent.storage_bytes)
+    return edit + 2 * sum(parent.storage_bytes for parent in parents)

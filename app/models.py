@@ -36,6 +36,10 @@ class Source:
         """The run's edit; None for a plain model."""
         return None if self.run is None else self.run.edit()
 
+    def ledger(self) -> list[Edit]:
+        """The run's edits one by one, oldest first; none of a plain model."""
+        return [] if self.run is None else self.run.ledger()
+
 
 def source(name: str) -> Source:
     """Read a MODEL|RUN argument without loading anything; BadInput for a folder of neither kind comes with loading."""

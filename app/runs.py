@@ -4,8 +4,8 @@ job.json           the whole job as typed and as resolved, versions, seeds, base
 state.json         running | done | cancelled | failed, with Steps and seconds so far
 events.jsonl       one Step a line
 state/             while unfinished: the two newest snapshots
-parent.safetensors when the erasure was stacked on another run: the edit worn meanwhile
-edit.safetensors   the result
+ledger/            of an erasure stacked on others: each of them and its own, one file an edit, named by hash
+edit.safetensors   the result; of a stacked erasure the sum
 report.json, grid.png, previews/
 """
 
@@ -15,7 +15,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,28 @@ class Run:
             )
         return Edit.load(path)
 
-    def parent(self) -> Edit | None:
-        """The edit that was worn as the base, for a stacked run."""
-        path = self.folder / "parent.safetensors"
-        return Edit.load(path) if path.is_file() else None
+    def parents(self) -> list[Edit]:
+        """The edits worn while this one is made, oldest first."""
+        return [self._entry(hash) for hash in self.job.parents]
+
+    def ledger(self) -> list[Edit]:
+        """The edits whose sum is the result, oldest first: for an erasure from a plain model its own alone."""
+        edit = self.edit()
+        return [self._entry(entry["hash"]) for entry in edit.about.get("parents", ())] or [edit]
+
+    def enter(self, edit: Edit) -> None:
+        """Write an edit into the ledger."""
+        with whole(self._ledger(edit.hash)) as part:
+            edit.save(part)
+
+    def _entry(self, hash: str) -> Edit:
+        path = self._ledger(hash)
+        if not path.is_file():
+            raise BadInput(f"{self.folder} stands on an edit that its ledger has lost: {path} is missing. Erase again.")
+        return Edit.load(path)
+
+    def _ledger(self, hash: str) -> Path:
+        return self.folder / "ledger" / f"{hash[:16]}.safetensors"
 
     def report(self) -> dict[str, Any] | None:
         """report.json as it is, when the run has been judged."""
@@ -155,14 +173,15 @@ class Events:
         self.file.flush()
 
 
-def create(folder: Path, job: Job, record: Mapping[str, Any], parent: Edit | None = None) -> Run:
+def create(folder: Path, job: Job, record: Mapping[str, Any], parents: Sequence[Edit] = ()) -> Run:
     """Lay out a new RUN; job.json comes last, so that a folder with one has all that resuming needs."""
     make(folder)
-    if parent is not None:
-        parent.save(folder / "parent.safetensors")
-    whole = {"version": 1, "hash": job.hash, "job": job.model_dump(mode="json"), **record}
-    write_json(folder / "job.json", whole)
-    return Run(folder, whole)
+    content = {"version": 1, "hash": job.hash, "job": job.model_dump(mode="json"), **record}
+    run = Run(folder, content)
+    for parent in parents:
+        run.enter(parent)
+    write_json(folder / "job.json", content)
+    return run
 
 
 def is_run(folder: str | Path) -> bool:

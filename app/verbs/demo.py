@@ -45,7 +45,7 @@ def demo(args: argparse.Namespace) -> Answer:
         edit = run.edit()
     else:
         say(f"1/3 Erasing: {METHOD} changes only the layers that read the prompt.")
-        run = run or prepare(out / "run", job, model, None, {"typed": args.typed})
+        run = run or prepare(out / "run", job, model, (), {"typed": args.typed})
         edit = work_on(run, model)
     say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing does not use.")
     report = judge_run(run, model, edit, suite(RUN_SUITE))

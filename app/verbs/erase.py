@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from erase.model import Generator
 def erase(args: argparse.Namespace) -> Answer:
     """Erase concepts into a RUN folder; the same finished job is opened instead of run again."""
     what = source(args.source)
-    parent = what.edit()
-    job = read_job(args, what.base, parent)
+    parents = what.ledger()
+    job = read_job(args, what.base, parents)
     folder = Path(args.out)
     run = occupied(folder, job, args.resume)
     if run is not None and run.status == "done":
@@ -36,7 +37,7 @@ def erase(args: argparse.Namespace) -> Answer:
     if run is None:
         if args.resume:
             print(f"There is nothing to resume in {folder}; starting.", file=sys.stderr)
-        run = prepare(folder, job, model, parent, {"typed": args.typed, "loading": vars(loading(args))})
+        run = prepare(folder, job, model, parents, {"typed": args.typed, "loading": vars(loading(args))})
     return _told(run, work_on(run, model, args.save_every))
 
 
@@ -59,7 +60,7 @@ def reproduce(args: argparse.Namespace) -> Answer:
     model = load(run.job.model, _as_begun(run, args))
     if again is None:
         record = {"typed": args.typed, "reproduces": str(run.folder)}
-        again = prepare(folder, run.job, model, run.parent(), record)
+        again = prepare(folder, run.job, model, run.parents(), record)
     after = again.edit() if again.status == "done" else work_on(again, model)
     same = before.hash == after.hash
     apart = largest_difference(before, after)
@@ -79,7 +80,7 @@ def reproduce(args: argparse.Namespace) -> Answer:
     return Answer(document, f"Not reproduced: the edits differ by up to {apart:.3g}.\n{why}", code=1)
 
 
-def read_job(args: argparse.Namespace, base: str, parent: Edit | None) -> Job:
+def read_job(args: argparse.Namespace, base: str, parents: Sequence[Edit] = ()) -> Job:
     """The Job a command line asks for, every knob spelled out; BadInput for anything that cannot be meant."""
     method = match(args.method, method_names(), "method")
     built = build(method, args.preset, given_knobs(args))
@@ -90,7 +91,7 @@ def read_job(args: argparse.Namespace, base: str, parent: Edit | None) -> Job:
         model=base,
         dtype=args.dtype,
         config=None if args.config is None else str(Path(args.config).resolve()),
-        parents=() if parent is None else (parent.hash,),
+        parents=tuple(parent.hash for parent in parents),
         concepts=erased,
         keep=keep,
         method=method,

@@ -36,7 +36,8 @@ def begin(tmp_path: Path, toy: Toy) -> Callable[..., Run]:
     """Lay out a run of a walk in a folder of its own."""
 
     def made(name: str = "run", **fields: Any) -> Run:
-        parent = fields.pop("parent", None)
-        return prepare(tmp_path / name, walk_job(**fields), toy, parent, {"typed": "a test"})
+        parents = fields.pop("worn", ())
+        job = walk_job(**fields, parents=tuple(edit.hash for edit in parents))
+        return prepare(tmp_path / name, job, toy, parents, {"typed": "a test"})
 
     return made

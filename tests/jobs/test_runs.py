@@ -166,9 +166,9 @@ def test_a_changed_base_model_is_refused(begin: Begin) -> None:
         finished(run, Toy(seed=1))
 
 
-def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy) -> None:
+def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy, tmp_path: Path) -> None:
     parent = finished(begin("parent"), toy)
-    run = begin("child", concepts=(Concept(name="Dogs"),), seed=5, parents=(parent.hash,), parent=parent)
+    run = begin("child", concepts=(Concept(name="Dogs"),), seed=5, worn=[parent])
     alone = finished(begin("alone", concepts=(Concept(name="Dogs"),), seed=5), toy)
     before = weights(toy.network)
     seen = []
@@ -185,13 +185,28 @@ def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy) -> 
     assert [concept["name"] for concept in edit.about["concepts"]] == ["Cats", "Dogs"]
     assert [entry["hash"] for entry in edit.about["parents"]] == [parent.hash, alone.hash]
     assert edit.about["base"] == toy.fingerprint
-    assert Edit.load(run.folder / "parent.safetensors").hash == parent.hash
+    assert [entry.hash for entry in run.ledger()] == [parent.hash, alone.hash]
+    third = finished(begin("third", concepts=(Concept(name="Birds"),), seed=6, worn=run.ledger()), toy)
+    assert [entry["hash"] for entry in third.about["parents"]][:2] == [parent.hash, alone.hash]
+    torch.testing.assert_close(
+        third.deltas[name], sum(entry.deltas[name] for entry in open_run(tmp_path / "third").ledger())
+    )
+
+
+def test_a_ledger_that_lost_an_edit_says_so(begin: Begin, toy: Toy) -> None:
+    parent = finished(begin("parent"), toy)
+    run = begin("child", seed=5, worn=[parent])
+    finished(run, toy)
+    for file in (run.folder / "ledger").glob(f"{parent.hash[:16]}*"):
+        file.unlink()
+    with pytest.raises(BadInput, match="its ledger has lost"):
+        run.ledger()
 
 
 def test_a_stacked_run_resumes_to_the_same_bits(begin: Begin, toy: Toy) -> None:
     parent = finished(begin("parent"), toy)
-    straight = finished(begin("straight", seed=5, parents=(parent.hash,), parent=parent), toy)
-    run = begin("stopped", seed=5, parents=(parent.hash,), parent=parent)
+    straight = finished(begin("straight", seed=5, worn=[parent]), toy)
+    run = begin("stopped", seed=5, worn=[parent])
     stopped_at(run, toy, 3)
     assert finished(run, toy).hash == straight.hash
 
