@@ -120,11 +120,12 @@ def mean(group: Sequence[Report], score: str) -> float:
 def _erased(model: Any, canvas: Suite, round_: Round, target: Target, job: Mapping[str, Any]) -> Work[Any]:
     eraser = build(round_.method, overrides=job["knobs"])
     others = [label for label in (*canvas.styles, *canvas.objects) if label not in (target.label, canvas.photo)]
-    keep = [_concept(canvas, canvas.target(label)) for label in others] if round_.keep_others else []
-    return (yield from eraser.erase(model, [_concept(canvas, target)], keep, seed=round_.seed))
+    keep = [concept(canvas, canvas.target(label)) for label in others] if round_.keep_others else []
+    return (yield from eraser.erase(model, [concept(canvas, target)], keep, seed=round_.seed))
 
 
-def _concept(canvas: Suite, target: Target) -> Concept:
+def concept(canvas: Suite, target: Target) -> Concept:
+    """A target as the word that prompts say."""
     return Concept(name=canvas.spoken(target.label), kind=target.kind)
 
 

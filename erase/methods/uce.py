@@ -24,8 +24,9 @@ from torch import Tensor
 from erase.about import agreed, provenance
 from erase.edit import Edit
 from erase.fold import fold
-from erase.model import Concept, Contrast, Denoiser, Rows, require
-from erase.sentences import Templates, chosen
+from erase.model import Concept, Denoiser, Rows, require
+from erase.rows import POOLED, gather
+from erase.sentences import Templates
 from erase.work import Step, Work
 
 FULL_HOLD = 10  # a list of more rows than this shares the hold of this many, so that its length does not matter
@@ -47,6 +48,7 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
 
     paper: ClassVar[str] = "Unified Concept Editing in Diffusion Models (arXiv 2308.14761)"
     needs: ClassVar[type] = Denoiser
+    joint: ClassVar[bool] = True  # any set of concepts is one solve, so one of them can be taken off exactly
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "style": {},
         "object": {},
@@ -78,34 +80,16 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
         """One solve for all concepts; `seed` and `state` are not needed, for nothing is drawn and it takes seconds."""
         require(model, Denoiser, "uce")
         agreed(concepts, keep)
-        pairs, kept = [], []
-        for done, concept in enumerate((*concepts, *keep), 1):
-            if done <= len(concepts):
-                pairs.append(self._codes(model, concept, self.rows))
-            else:
-                kept.append(self._codes(model, concept, self.kept_rows).present)
-            yield Step("encode", done, len(concepts) + len(keep))
-        with torch.no_grad():
-            resting = [model.resting_codes()] if self.rest else []
-            pooled = model.encode([""]).pooled is not None
-        width = pairs[0].present.shape[1]
-        C, A = _rows([pair.present for pair in pairs], width), _rows([pair.absent for pair in pairs], width)
-        held = [_rows(rows, width) for rows in (kept, resting)]
+        codes = yield from gather(
+            model, concepts, keep, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates
+        )
+        held = [codes.kept, codes.resting if self.rest else codes.resting[:0]]
         h = torch.cat([hold_weights(self.hold, len(rows)) for rows in held])
-        delta = change(C, A, torch.cat(held), e=self.push, h=h, damping=self.damping)
+        delta = change(codes.present, codes.absent, torch.cat(held), e=self.push, h=h, damping=self.damping)
         yield Step("solve", 1, 1)
         deltas = yield from fold(model.readers(), delta)
         about = provenance(self, model, concepts, keep, seed)
-        about["rows"] = {"pushed": len(C), "kept": len(held[0]), "resting": len(held[1])}
-        if pooled:
-            about["note"] = "The pooled text vector is a second way into this model; a closed form does not reach it."
+        about["rows"] = codes.counts | {"resting": len(held[1])}
+        if codes.pooled:
+            about["note"] = POOLED
         return Edit(deltas, about)
-
-    def _codes(self, model: Denoiser, concept: Concept, rows: Rows) -> Contrast:
-        with torch.no_grad():
-            return model.contrast(concept, rows, ("{}", *chosen(self.templates, concept)))
-
-
-def _rows(parts: Sequence[Tensor], width: int) -> Tensor:
-    """The rows of all parts, [0 width] if there are none, in float64 on the CPU."""
-    return torch.cat([torch.empty(0, width, dtype=torch.float64), *(part.to("cpu", torch.float64) for part in parts)])

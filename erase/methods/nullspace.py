@@ -1,0 +1,132 @@
+"""Erasing in the directions that what is kept does not use: SPEED (Li et al., arXiv 2503.07392), in closed form.
+
+With concept codes C, anchor codes A and kept codes R as columns, Q an orthonormal basis of the directions that R hardly
+uses and P = QQᵀ, every reader W gets W(I + Δ), where Δ = E·Qᵀ minimises
+
+    ‖W(I + Δ)C − WA‖² + β‖WΔ‖²,   so   Δ = (A − C)(CᵀPC + βI)⁻¹CᵀP.
+
+UCE's hold is a penalty, and many concepts outweigh it; here Δr = 0 for every r outside Q, however many there are. With
+`anchor="kept"` (after Double Projections) a concept goes to (I − P)C, the part of it that kept words already say: then
+I + Δ has its spectrum in [0, 1] and amplifies no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from erase.about import agreed, provenance
+from erase.edit import Edit
+from erase.fold import fold
+from erase.model import BadInput, Concept, Denoiser, Rows, require
+from erase.rows import POOLED, Gathered, gather
+from erase.sentences import Templates
+from erase.subspace import Rule, centres, free_share, gram, held_change, unused, without
+from erase.work import Step, Work
+
+NEARLY_KEPT = 0.05  # of a concept's codes free to change, less than this: what is kept nearly contains it
+ALL_THE_WAY = 1 - 1e-3  # moved by more than this share, a concept that is nearly kept would be amplified 1/√ρ-fold
+
+
+class NullSpace(BaseModel, frozen=True, extra="forbid"):
+    """Moves the words of many concepts at once, and none of what is kept, in seconds and without training."""
+
+    paper: ClassVar[str] = "SPEED: Scalable, Precise, and Efficient Concept Erasure (arXiv 2503.07392)"
+    needs: ClassVar[type] = Denoiser
+    joint: ClassVar[bool] = True  # any set of concepts is one solve, so one of them can be taken off exactly
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "style": {},
+        "object": {},
+        "nudity": {},
+        "safe": {"anchor": "kept"},
+        "paper": {"rows": "last", "kept_rows": "last", "templates": False, "rule": "speed", "rest": "centres",
+                  "beta": 1.0, "readers": "v", "filter": True},
+    }  # fmt: skip
+
+    beta: float = Field(
+        1.0, gt=0, le=1e4, description="how strongly everything resists change (β): more is gentler on other pictures"
+    )
+    hold: float = Field(
+        0.95, ge=0, le=1, description="share of what is kept that may not move: more keeps better and erases less"
+    )
+    rule: Rule = Field("energy", description="what counts as kept: the share `hold`, or the published fixed threshold")
+    anchor: Literal["given", "kept"] = Field(
+        "given", description="what is drawn instead: the anchor, or whatever the kept words already say of the concept"
+    )
+    readers: Literal["kv", "v"] = Field("kv", description="layers that change: keys and values, or values alone")
+    rows: Rows = Field(
+        "tail", description="what is moved: the concept's last token, also all that follows it, or the whole prompt"
+    )
+    kept_rows: Rows = Field("tail", description="what is held of each kept concept")
+    templates: Templates = Field(
+        True, description="move and hold words inside sentences too: true, or a list such as 'a photo of {}'"
+    )
+    rest: Literal["all", "centres", "none"] = Field(
+        "all", description="hold what every image reads: all of the empty prompt, its start and three centres, or none"
+    )
+    filter: bool = Field(False, description="hold only those kept codes that an unheld edit would move most")
+
+    def erase(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """One solve for all concepts; `seed` and `state` are not needed, for nothing is drawn and it takes seconds."""
+        require(model, Denoiser, "nullspace")
+        agreed(concepts, keep)
+        codes = yield from gather(
+            model, concepts, keep, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates
+        )
+        Q = self.free(codes)
+        shares = self._erasable(codes, Q, concepts)
+        C = codes.present
+        A = codes.absent if self.anchor == "given" else C - C @ Q @ Q.T
+        change = held_change(C, A, Q, self.beta)
+        yield Step("solve", 1, 1)
+        readers = {name: layer for name, layer in model.readers().items() if self.readers == "kv" or name[-1] == "v"}
+        deltas = yield from fold(readers, change)
+        about = provenance(self, model, concepts, keep, seed)
+        about |= {"rows": codes.counts, "free_directions": Q.shape[1], "erasability": shares}
+        if notes := [*_warnings(shares), *([POOLED] if codes.pooled else [])]:
+            about["note"] = " ".join(notes)
+        return Edit(deltas, about)
+
+    def free(self, codes: Gathered) -> Tensor:
+        """Q [code q]: the directions that may change."""
+        rest = {"all": codes.resting, "centres": centres(codes.resting), "none": codes.resting[:0]}[self.rest]
+        kept = codes.kept
+        if self.filter and len(kept):
+            everywhere = torch.eye(kept.shape[1], dtype=kept.dtype)
+            moved = (kept @ held_change(codes.present, codes.absent, everywhere, self.beta).T).norm(dim=1)
+            kept = kept[moved > moved.mean()]
+        return without(unused(gram(kept), self.hold, self.rule), rest)
+
+    def _erasable(self, codes: Gathered, Q: Tensor, concepts: Sequence[Concept]) -> dict[str, float]:
+        """ρ of each concept, the mean over its rows; BadInput where moving it would tear everything else along."""
+        shares = {}
+        for concept, C in zip(concepts, codes.present.split(codes.owners), strict=True):
+            rho = float(free_share(C, Q).mean())
+            size = rho * float(C.square().sum(1).mean())
+            if rho < NEARLY_KEPT and (rho == 0 or size / (size + self.beta) > ALL_THE_WAY):
+                raise BadInput(
+                    f"What is kept contains {concept.name!r}: {rho:.1%} of it is free to change. "
+                    "Keep fewer concepts, or lower --hold, or raise --beta."
+                )
+            shares[concept.name] = round(rho, 6)
+        return shares
+
+
+def _warnings(shares: Mapping[str, float]) -> list[str]:
+    return [
+        f"What you keep nearly contains {name!r}: only {share:.1%} of it is free to change, so it may stay."
+        for name, share in shares.items()
+        if share < NEARLY_KEPT
+    ]
