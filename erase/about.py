@@ -42,12 +42,17 @@ def versions() -> dict[str, str]:
         return found
 
 
+def name_of(method: BaseModel) -> str:
+    """The name under which a method is listed: that of its file."""
+    return type(method).__module__.rpartition(".")[2].replace("_", "-")
+
+
 def provenance(
     method: BaseModel, model: Generator, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int
 ) -> dict[str, Any]:
     """The part of `Edit.about` that all methods share."""
     return {
-        "method": type(method).__module__.rpartition(".")[2].replace("_", "-"),
+        "method": name_of(method),
         "knobs": method.model_dump(mode="json"),
         "concepts": [concept.model_dump(mode="json") for concept in concepts],
         "keep": [concept.model_dump(mode="json") for concept in keep],

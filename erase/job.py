@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erase.about import agreed, job_mark, provenance
+from erase.about import agreed, job_mark, name_of, provenance
 from erase.edit import Edit
 from erase.loan import borrowed
 from erase.model import BadInput, Concept, Generator, require
@@ -30,7 +30,7 @@ def trained(
     evaluation mode and its parameters ask for no gradients. Raises BadInput for a request that contradicts itself, a
     model of another family, and a state of another job.
     """
-    require(model, method.needs, type(method).__name__.lower())
+    require(model, method.needs, name_of(method))
     agreed(concepts, keep)
     about = provenance(method, model, concepts, keep, seed)
     mark = job_mark(about)
@@ -39,3 +39,18 @@ def trained(
     with borrowed(model.network, train=False):
         deltas = yield from with_state(train(state or {}), {"job": mark})
     return Edit(deltas, {**about, "cost": method.cost(concepts, keep)})
+
+
+def forwards(taught: float, tuned: float, steps: int, samples: int) -> dict[str, float]:
+    """U-Net sample-forwards of a run: a prediction for one latent counts one, a guided call two.
+
+    `taught` before the first optimiser step, `tuned` in all `steps`, in which gradients are taken of `samples` lessons.
+    """
+    return {
+        "teach_forwards": taught,
+        "tune_forwards": tuned,
+        "gradient_steps": steps,
+        "gradient_samples": samples,
+        "forwards_per_step": (taught + tuned) / steps,
+        "forwards_per_sample": (taught + tuned) / samples,
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from erase.loan import number
 from erase.model import BadInput, Codes, Denoiser, Shot, Trajectory
 from erase.sentences import encode_all
 from erase.work import Step, Work
+
+T = TypeVar("T")
 
 LIMIT = 2 * 2**30  # bytes of one bank
 
@@ -125,7 +128,7 @@ def teach(
         some = range(done, min(done + batch, len(rollouts)))
         shots = [Shot(number(seed, label, row) % 2**31, rollouts[row].prompt) for row in some]
         rolled = model.trajectory(shots, guidance=guidance, steps=steps)
-        walked = yield from _relayed(rolled, label, done * per_rollout, len(some) * steps, total, finished)
+        walked = yield from relayed(rolled, label, done * per_rollout, len(some) * steps, total, finished)
         heard = {"z": walked.z, "present": walked.present, "absent": walked.absent}
         if codes is not None:
             heard["instead"] = torch.empty_like(walked.z)
@@ -151,9 +154,9 @@ def _asked(model: Denoiser, walked: Trajectory, codes: Codes) -> Iterator[Tensor
         yield prediction
 
 
-def _relayed(
-    work: Work[Trajectory], label: str, before: int, span: int, total: int, state: Callable[[], dict[str, Tensor]]
-) -> Work[Trajectory]:
+def relayed(
+    work: Work[T], label: str, before: int, span: int, total: int, state: Callable[[], dict[str, Tensor]]
+) -> Work[T]:
     """Another job's Steps as part of this one: its progress fills `span` units after `before`."""
     try:
         while True:

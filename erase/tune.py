@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from erase.errors import BadInput
-from erase.model import Denoiser
+from erase.loan import substituted
+from erase.model import Codes, Denoiser
 from erase.work import Step, Work
 
 Confine = Literal["none", "start", "rest"]
@@ -39,6 +41,39 @@ def tune(
     for step in range(done, total):
         losses = one(step)
         yield Step("tune", step + 1, total, losses, state=partial(_snapshot, learners, step + 1))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a student is asked in one step: its prediction at z [n c h w], times t [n] and codes, beside a target."""
+
+    z: Tensor
+    t: Tensor
+    codes: Codes
+    target: Tensor
+    weight: float = 1.0
+
+
+def errors(model: Denoiser, asks: Mapping[str, Ask]) -> dict[str, Tensor]:
+    """weight · mean (ε(z, t, c) − target)² of each ask; one forward for all, losses in fp32."""
+    z, t = (torch.cat(parts) for parts in zip(*((ask.z, ask.t) for ask in asks.values()), strict=True))
+    said = model.predict_noise(z, t, Codes.cat([ask.codes for ask in asks.values()])).float()
+    parts = said.split([len(ask.z) for ask in asks.values()])
+    return {
+        name: ask.weight * (part - ask.target).square().mean()
+        for (name, ask), part in zip(asks.items(), parts, strict=True)
+    }
+
+
+def regress(
+    model: Denoiser, masters: Masters, asks: Mapping[str, Ask], mask: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
+    """One optimiser step down the sum of the asks' errors, through a mask of the gradient if there is one."""
+    with torch.enable_grad(), substituted(model.network, masters.weights()):
+        losses = errors(model, asks)
+        gradients = masters.gradients(torch.stack(list(losses.values())).sum())
+    masters.descend({name: part * mask[name] for name, part in gradients.items()} if mask else gradients)
+    return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
 def _snapshot(learners: Sequence[Learner], done: int) -> dict[str, Tensor]:

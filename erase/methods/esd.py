@@ -17,18 +17,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from erase.edit import Edit
-from erase.job import trained
-from erase.loan import stream, substituted
+from erase.job import forwards, trained
+from erase.loan import stream
 from erase.model import Codes, Concept, Denoiser
 from erase.sentences import Templates, encode_all, spoken
 from erase.slices import select
 from erase.trajectory import Bank, Rollout, plan, remembered, teach
-from erase.tune import Confine, Masters, held, tune
+from erase.tune import Ask, Confine, Masters, held, regress, tune
 from erase.work import Work, with_state
 
 SLICE = {"x": "cross", "u": "not_cross", "x-strict": "kv", "all": "full"}
@@ -98,12 +97,7 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
             "rollouts": rollouts,
             "kept_rollouts": kept,
             "draws_per_rollout": self.iterations * self.batch / rollouts,
-            "teach_forwards": taught,
-            "tune_forwards": samples,
-            "gradient_steps": self.iterations,
-            "gradient_samples": samples,
-            "forwards_per_step": (taught + samples) / self.iterations,
-            "forwards_per_sample": (taught + samples) / samples,
+            **forwards(taught, samples, self.iterations, samples),
         }
 
     def _rollouts(self, concepts: Sequence[Concept]) -> list[Rollout]:
@@ -146,19 +140,12 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
         step: int,
     ) -> dict[str, float]:
         lessons = {name: bank.lessons(stream(seed, name, step), self.batch, model) for name, bank in banks.items()}
-        z = torch.cat([lesson.z for lesson in lessons.values()])
-        t = torch.cat([lesson.t for lesson in lessons.values()])
-        read = Codes.cat([codes[name][lesson.rollout] for name, lesson in lessons.items()])
-        said = lessons["teach"].said
-        target = erased(said["present"], said[base], said[base], self.eta)
-        with torch.enable_grad(), substituted(model.network, masters.weights()):
-            predicted = model.predict_noise(z, t, read).float()
-            losses = {"erase": (predicted[: self.batch] - target).square().mean()}
-            if "teach kept" in lessons:
-                off = predicted[self.batch :] - lessons["teach kept"].said["present"]
-                losses["retain"] = self.retain * off.square().mean()
-            masters.step(torch.stack(list(losses.values())).sum())
-        return {name: float(loss.detach()) for name, loss in losses.items()}
+        taught = lessons["teach"]
+        target = erased(taught.said["present"], taught.said[base], taught.said[base], self.eta)
+        asks = {"erase": Ask(taught.z, taught.t, codes["teach"][taught.rollout], target)}
+        if kept := lessons.get("teach kept"):
+            asks["retain"] = Ask(kept.z, kept.t, codes["teach kept"][kept.rollout], kept.said["present"], self.retain)
+        return regress(model, masters, asks)
 
 
 def _codes(model: Denoiser, banks: Mapping[str, Bank]) -> dict[str, Codes]:

@@ -24,6 +24,27 @@ from tests.compare import same_bits, weights
 
 # Knobs that make a method quick here; a method that is not listed runs with its defaults.
 QUICK: dict[str, list[dict[str, Any]]] = {
+    "ablate": [
+        {"iterations": 2, "steps": 2, "seeds": 9, "keep_seeds": 1, "batch": 2, "templates": False, "lr": 1e-3},
+        {"iterations": 2, "steps": 2, "seeds": 1, "batch": 2, "templates": False, "lr": 1e-3, "teacher": "self"},
+    ],
+    "doco": [
+        {"iterations": 3, "warmup": 1, "steps": 2, "seeds": 2, "batch": 2, "templates": False, "lr": 1e-3},
+        {
+            "iterations": 2,
+            "warmup": 0,
+            "steps": 2,
+            "seeds": 1,
+            "batch": 2,
+            "templates": False,
+            "slice": "full",
+            "sees": "latent",
+            "surgery": "repo-v2",
+            "optimiser": "sgd",
+            "confine": "none",
+        },
+    ],
+    "salun": [{"epochs": 1, "steps": 2, "seeds": 2, "keep_seeds": 1, "batch": 2, "templates": False, "lr": 1e-3}],
     "uce": [{}, {"rows": "tail", "templates": True}],
     "esd": [
         {"iterations": 3, "steps": 3, "seeds": 2, "templates": False, "lr": 1e-3},

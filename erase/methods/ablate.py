@@ -1,0 +1,135 @@
+"""Ablating Concepts in Text-to-Image Diffusion Models (Kumari et al., ICCV 2023, arXiv 2303.13516).
+
+On noised pictures of the anchor, the student told the concept c* learns to say what the teacher says of the anchor c:
+
+    mean (ε_θ(z, t, c*) − ε(z, t, c))²,   z a noised picture of c, ε from the unedited weights.
+
+c and c* are one sentence with the anchor's or the concept's words in its gap. `target="noise"` is the paper's other
+form, which regresses on the noise itself; `teacher="self"` is the published code's, whose teacher is the student of the
+moment. The prior term  retain · mean (ε_θ(z', t', c') − ε')²  is taken on pictures of the kept concepts and, as
+published, of an anchor that shares words with its concept or clothes a nude one. Ours: `confine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from erase.edit import Edit
+from erase.errors import plain
+from erase.job import forwards, trained
+from erase.model import Concept, Denoiser
+from erase.noised import Course, Picture, drawings, plainly, portray, prepare, spared, word
+from erase.sentences import Templates, spoken
+from erase.slices import select
+from erase.tune import Ask, Confine, Masters, held, regress, tune
+from erase.work import Work, with_state
+
+
+def needs_prior(concept: Concept) -> bool:
+    """Whether the anchor is so near to the concept that its own pictures must be retained."""
+    shared = {word for phrase in concept.phrases for word in plain(phrase).split()} & set(
+        plain(concept.instead).split()
+    )
+    return bool(shared) or concept.kind == "nudity"
+
+
+class Ablation(BaseModel, frozen=True, extra="forbid"):
+    """Teaches the U-Net to draw the anchor where the concept is named."""
+
+    paper: ClassVar[str] = "Ablating Concepts in Text-to-Image Diffusion Models (arXiv 2303.13516)"
+    needs: ClassVar[type] = Denoiser
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "style": {},
+        "object": {},
+        "nudity": {"slice": "attention", "lr": 6.4e-5, "iterations": 400, "seeds": 1000},
+        "quick": {"seeds": 32, "steps": 20},
+    }
+
+    slice: Literal["kv", "cross", "attention", "full"] = Field(
+        "kv",
+        description="what is trained: kv, how cross-attention reads prompts · cross, all of it · attention, also what "
+        "pictures attend to in themselves · full, the whole U-Net",
+    )
+    iterations: int = Field(100, ge=1, le=100_000, description="optimiser steps; more erases more firmly")
+    lr: float = Field(1.6e-5, gt=0, le=0.1, description="Adam's learning rate; too high blurs everything")
+    batch: int = Field(8, ge=1, le=256, description="lessons per step; larger is smoother and costs in proportion")
+    seeds: int = Field(200, ge=1, le=4096, description="pictures per anchor, at least one for each of its texts")
+    guidance: float = Field(6.0, gt=1, le=30, description="guidance of these pictures; higher makes them plainer")
+    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a picture")
+    templates: Templates = Field(
+        True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
+    )
+    target: Literal["model", "noise"] = Field(
+        "model", description="what is learnt of an anchor picture: what the model says of it, or the noise in it"
+    )
+    teacher: Literal["base", "self"] = Field(
+        "base", description="who says it: the unedited model, or as in the published code the student of the moment"
+    )
+    confine: Confine = Field(
+        "start",
+        description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
+    )
+    retain: float = Field(1.0, ge=0, le=100, description="weight of lessons on kept concepts and on anchors at risk")
+    keep_seeds: int = Field(4, ge=1, le=1024, description="pictures per kept concept")
+
+    def erase(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """Draws, teaches, then tunes; each Step's state resumes the run to the same bits."""
+        train = partial(self._train, model, concepts, keep, seed)
+        return (yield from trained(self, model, concepts, keep, seed, state, train))
+
+    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+        """U-Net sample-forwards of a whole run, for samplers that call it once per step."""
+        pictures = self._pictures(concepts, keep, 0)
+        drawn = len(drawings(pictures))
+        lessons = self.iterations * self.batch
+        asked = lessons if self.target == "model" else 0
+        taught, tuned = (asked, 0) if self.teacher == "base" else (0, asked)
+        learnt = lessons * (2 if pictures["retain"] else 1)
+        return {
+            "pictures": drawn,
+            **forwards(drawn * self.steps * 2 + taught, learnt + tuned, self.iterations, learnt),
+        }
+
+    def _pictures(self, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int) -> dict[str, list[Picture]]:
+        anchors = portray([spoken(concept, self.templates) for concept in concepts], self.seeds, seed, anchors=True)
+        near = [picture for picture in anchors if needs_prior(concepts[picture.group])]
+        others = spared([spoken(concept, self.templates) for concept in keep], self.keep_seeds, seed, len(concepts))
+        return {"erase": anchors, "retain": [*plainly(near), *others] if self.retain else []}
+
+    def _train(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept],
+        seed: int,
+        state: Mapping[str, Tensor],
+    ) -> Work[dict[str, Tensor]]:
+        written = self.target == "model" and self.teacher == "base"
+        pictures = self._pictures(concepts, keep, seed)
+        course = yield from prepare(model, self, pictures, {"erase": self.iterations} if written else {}, seed, state)
+        masters = Masters(model.network, select(model.network, self.slice), self.lr, held(model, self.confine))
+        one = partial(self._one, model, masters, course)
+        yield from with_state(tune(self.iterations, one, (masters,), state), course.state)
+        return masters.result()
+
+    def _one(self, model: Denoiser, masters: Masters, course: Course, step: int) -> dict[str, float]:
+        lessons = {name: bank.lessons(step, model) for name, bank in course.banks.items()}
+        erase, phrases = lessons["erase"], course.phrases
+        target = erase.noise if self.target == "noise" else word(model, phrases, erase, masters)
+        asks = {"erase": Ask(erase.z, erase.t, phrases.told(erase), target)}
+        if kept := lessons.get("retain"):
+            asks["retain"] = Ask(kept.z, kept.t, phrases.told(kept), kept.noise, self.retain)
+        return regress(model, masters, asks)

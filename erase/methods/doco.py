@@ -1,0 +1,181 @@
+"""DoCo: Unlearning Concepts in Diffusion Model via Concept Domain Correction (Wu et al., AAAI 2025, arXiv 2405.15304).
+
+On noised pictures of the anchor c, a discriminator D learns to tell what the teacher says of c from what the student
+says when it is told the concept c*; the student learns to be taken for the teacher:
+
+    D: min −log D(h) − log(1 − D(h*)),   student: min −log D(h*),   h = ε(z, t, c),  h* = ε_θ(z, t, c*), same z and t.
+
+So whole domains are made alike, not single pairs. The student's gradient gives way to that of the retain loss
+mean (ε_θ(z', t', c') − ε')² wherever the two conflict (`erase.surgery`); only the rest of it is applied. D is not part
+of the student's step, and learns from predictions made before it. The authors' repository holds two versions: the
+first, our default, looks at predicted noise and projects; the second (preset `repo-v2`) looks at the predicted clean
+latent and steers. Ours: `match`, `confine`, kept concepts, one map of D per concept, group norm in D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from torch import Tensor
+
+from erase.edit import Edit
+from erase.job import forwards, trained
+from erase.loan import stream, substituted
+from erase.model import BadInput, Concept, Denoiser
+from erase.noised import Course, Lessons, Picture, drawings, plainly, portray, prepare, spared
+from erase.patchgan import Critic
+from erase.sentences import Templates, spoken
+from erase.slices import select
+from erase.surgery import project, steer
+from erase.tune import Ask, Confine, Masters, errors, held, tune
+from erase.work import Work, with_state
+
+
+def clean(model: Denoiser, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """The clean latent that a noise prediction amounts to:  x̂0 = (z − √(1−ᾱ) ε) / √ᾱ."""
+    signal = model.alphas_cumprod[t.cpu()].to(noise).view(-1, 1, 1, 1)
+    return (z.to(noise.dtype) - (1 - signal).sqrt() * noise) / signal.sqrt()
+
+
+class DoCo(BaseModel, frozen=True, extra="forbid"):
+    """Makes what the U-Net says of a concept indistinguishable from what it says of the anchor."""
+
+    paper: ClassVar[str] = "Unlearning Concepts in Diffusion Model via Concept Domain Correction (arXiv 2405.15304)"
+    needs: ClassVar[type] = Denoiser
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "style": {},
+        "object": {"strength": 0.5, "critic_lr": 1e-4},
+        "nudity": {"strength": 0.5, "critic_lr": 1e-4},
+        "quick": {"iterations": 300, "warmup": 60, "lr": 5e-5, "seeds": 32, "steps": 20},
+        "repo-v2": {"sees": "latent", "surgery": "repo-v2", "lr": 4.8e-5, "iterations": 2000, "warmup": 1000},
+    }
+
+    slice: Literal["kv", "cross", "full"] = Field(
+        "kv",
+        description="what is trained: kv, how cross-attention reads prompts · cross, all of it · full, the whole U-Net",
+    )
+    iterations: int = Field(1000, ge=1, le=100_000, description="steps in all; more erases more firmly")
+    warmup: int = Field(
+        200, ge=0, le=100_000, validate_default=True, description="first steps, in which only the discriminator learns"
+    )
+    lr: float = Field(1.6e-5, gt=0, le=0.1, description="the student's learning rate; too high blurs everything")
+    optimiser: Literal["adam", "sgd"] = Field(
+        "adam", description="the student's; adam rescales what surgery left, sgd follows it exactly"
+    )
+    critic_lr: float = Field(5e-4, gt=0, le=0.1, description="the discriminator's learning rate (Adam)")
+    sees: Literal["noise", "latent"] = Field(
+        "noise", description="what the discriminator looks at: predicted noise, or the clean latent it amounts to"
+    )
+    surgery: Literal["project", "repo-v2", "add", "off"] = Field(
+        "project",
+        description="how erasing gives way to retaining: project, exactly where they conflict · repo-v2, as in the "
+        "authors' later code · add, by adding the retain gradient everywhere · off, not at all",
+    )
+    strength: float = Field(1.0, ge=0, le=10, description="how far it gives way (λ); less erases more")
+    match: float = Field(
+        0.0, ge=0, le=100, description="weight of also matching the anchor lesson by lesson; raise if erasing stalls"
+    )
+    batch: int = Field(8, ge=1, le=256, description="lessons per step; larger is smoother and costs in proportion")
+    seeds: int = Field(200, ge=1, le=4096, description="pictures per anchor, at least one for each of its texts")
+    guidance: float = Field(6.0, gt=1, le=30, description="guidance of these pictures; higher makes them plainer")
+    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a picture")
+    templates: Templates = Field(
+        True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
+    )
+    confine: Confine = Field(
+        "start",
+        description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
+    )
+    keep_seeds: int = Field(4, ge=1, le=1024, description="pictures per kept concept")
+
+    @field_validator("warmup")
+    @classmethod
+    def _leaves_steps(cls, warmup: int, info: ValidationInfo) -> int:
+        if warmup >= info.data.get("iterations", warmup + 1):
+            raise BadInput(f"of {info.data['iterations']} iterations it leaves none for erasing; give fewer")
+        return warmup
+
+    def erase(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """Draws, teaches, then tunes; each Step's state resumes the run to the same bits."""
+        train = partial(self._train, model, concepts, keep, seed)
+        return (yield from trained(self, model, concepts, keep, seed, state, train))
+
+    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+        """U-Net sample-forwards of a whole run, for samplers that call it once per step."""
+        drawn, lessons = len(drawings(self._pictures(concepts, keep, 0))), self.iterations * self.batch
+        learnt = (self.iterations - self.warmup) * self.batch * (1 if self.surgery == "off" else 2)
+        tuned = learnt + self.warmup * self.batch
+        return {"pictures": drawn, **forwards(drawn * self.steps * 2 + lessons, tuned, self.iterations, learnt)}
+
+    def _pictures(self, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int) -> dict[str, list[Picture]]:
+        anchors = portray([spoken(concept, self.templates) for concept in concepts], self.seeds, seed, anchors=True)
+        others = spared([spoken(concept, self.templates) for concept in keep], self.keep_seeds, seed, len(concepts))
+        return {"erase": anchors, "retain": [] if self.surgery == "off" else [*plainly(anchors), *others]}
+
+    def _train(
+        self,
+        model: Denoiser,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept],
+        seed: int,
+        state: Mapping[str, Tensor],
+    ) -> Work[dict[str, Tensor]]:
+        critic = Critic(model.latent_shape, len(concepts), self.critic_lr, stream(seed, "critic"), model.device)
+        pictures = self._pictures(concepts, keep, seed)
+        course = yield from prepare(model, self, pictures, {"erase": self.iterations}, seed, state)
+        names = select(model.network, self.slice)
+        masters = Masters(model.network, names, self.lr, held(model, self.confine), self.optimiser)
+        one = partial(self._one, model, masters, critic, course)
+        yield from with_state(tune(self.iterations, one, (masters, critic), state), course.state)
+        return masters.result()
+
+    def _one(self, model: Denoiser, masters: Masters, critic: Critic, course: Course, step: int) -> dict[str, float]:
+        lessons = course.banks["erase"].lessons(step, model)
+        assert lessons.said is not None
+        told, concept = course.phrases.told(lessons), lessons.groups
+        learns = step >= self.warmup
+        losses: dict[str, float] = {}
+        with torch.set_grad_enabled(learns), substituted(model.network, masters.weights()):
+            said = model.predict_noise(lessons.z, lessons.t, told).float()
+            seen = self._seen(model, lessons, said)
+            apart = (said - lessons.said).square().mean()
+            if learns:
+                doubts = critic.doubts(seen, concept)
+                gradient = masters.gradients(doubts + self.match * apart)
+                losses["erase"] = float(doubts.detach())
+        if learns:
+            if self.surgery != "off":
+                retain, losses["retain"] = self._retain(model, masters, course, step)
+                gradient = self._operate(gradient, retain)
+            masters.descend(gradient)
+        losses["discriminator"] = critic.learn(self._seen(model, lessons, lessons.said), seen, concept)
+        return {**losses, "apart": float(apart.detach())}
+
+    def _seen(self, model: Denoiser, lessons: Lessons, said: Tensor) -> Tensor:
+        return said if self.sees == "noise" else clean(model, lessons.z, lessons.t, said)
+
+    def _retain(self, model: Denoiser, masters: Masters, course: Course, step: int) -> tuple[dict[str, Tensor], float]:
+        kept = course.banks["retain"].lessons(step, model)
+        with torch.enable_grad(), substituted(model.network, masters.weights()):
+            asked = {"retain": Ask(kept.z, kept.t, course.phrases.told(kept), kept.noise)}
+            loss = errors(model, asked)["retain"]
+            return masters.gradients(loss), float(loss.detach())
+
+    def _operate(self, gradient: dict[str, Tensor], retain: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.surgery == "project":
+            return project(gradient, retain, self.strength)
+        if self.surgery == "repo-v2":
+            return steer(gradient, retain, self.strength)
+        return {name: part + self.strength * retain[name] for name, part in gradient.items()}
