@@ -1,6 +1,6 @@
 """Two independent readers of face attributes, differently built and trained on different faces.
 
-    python -m generators.pocket.face_probe --device cuda --seconds 60 --out FOLDER    # eye and judge .safetensors
+    python -m generators.pocket.face_probe --device cuda --seconds 60 --out FOLDER    # face-eye and face-judge .safetensors
 
 Methods may look through the eye; scores come from the judge alone.
 """
@@ -160,7 +160,7 @@ def main() -> None:
     for kind in drawn:
         pictures, labels = (part.to(asked.device) for part in drawn[kind])
         probe = train(kind, pictures, labels, asked.seconds, batch=asked.batch)
-        path = asked.out / f"{kind}.safetensors"
+        path = asked.out / f"face-{kind}.safetensors"
         about = {
             "family": "face-probe", "kind": kind, "attributes": ATTRIBUTES, "world": "pocket-faces", "seed": SEED[kind],
             "training_faces": [FIRST[kind], FIRST[kind] + asked.count],

@@ -137,7 +137,7 @@ def main() -> None:
         "--data", type=Path, default=Path("temp/pocket-faces"), help="rendered faces and resumable state"
     )
     parser.add_argument("--faces", type=int, default=FACES)
-    parser.add_argument("--probes", type=Path, help="folder of judge.safetensors, to compare rates at the end")
+    parser.add_argument("--probes", type=Path, help="folder of face-judge.safetensors, to compare rates at the end")
     parser.add_argument("--graphs", action="store_true", help="hold each step in a CUDA graph: several times faster")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=60, help="seconds between saves")
@@ -187,7 +187,7 @@ def main() -> None:
     }
     if asked.probes:
         generator = files.load_generator(asked.out / "generator.safetensors")[0].to(asked.device)
-        probe = load_face_probe(asked.probes / "judge.safetensors").to(asked.device)
+        probe = load_face_probe(asked.probes / "face-judge.safetensors").to(asked.device)
         report |= compared(generator, pictures, labels, probe)
     (asked.out / "report.json").write_text(json.dumps(report, indent=1))
     print(json.dumps({key: report[key] for key in report if key not in ("probe", "recipe")}, indent=1), flush=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -37,8 +38,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {key: file.get_tensor(key) for key in file.keys()}, json.loads(about)
 
 
-def save(path: Path, network: StyleGenerator | Critic, about: Mapping[str, Any]) -> None:
-    """Writes either network in float16."""
+def save(
+    path: Path, network: StyleGenerator | Critic, about: Mapping[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    """Writes either network, in float16 unless asked otherwise."""
     kind = "generator" if isinstance(network, StyleGenerator) else "critic"
     header = {
         "format": FORMAT,
@@ -47,7 +50,7 @@ def save(path: Path, network: StyleGenerator | Critic, about: Mapping[str, Any])
         "shape": network.shape.model_dump(),
         "folded": True,
     }
-    write(path, {key: value.half() for key, value in network.state_dict().items()}, header | dict(about))
+    write(path, {key: value.to(dtype) for key, value in network.state_dict().items()}, dict(about) | header)
 
 
 def load_generator(path: Path) -> tuple[StyleGenerator, dict[str, Any]]:

@@ -23,7 +23,7 @@ def command(folder: Path, *more: str) -> list[str]:
 def test_it_trains_saves_resumes_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     halved = {key: value.half() for key, value in FaceProbe("judge").state_dict().items()}
     header = {"family": "face-probe", "kind": "judge", "attributes": train_gan.ATTRIBUTES}
-    files.write(tmp_path / "judge.safetensors", halved, header)
+    files.write(tmp_path / "face-judge.safetensors", halved, header)
     monkeypatch.setattr(sys, "argv", command(tmp_path))
     train_gan.main()
     names = {file.name for file in (tmp_path / "gan").iterdir()}
