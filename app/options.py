@@ -96,6 +96,11 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     runs = verb("runs", "listings:runs", "list the runs below a folder")
     runs.add_argument("folder", nargs="?", default=".", metavar="DIR", help="where to look (default: here)")
 
+    ledger = verb("ledger", "ledger:ledger", "list the edits a RUN wears, or take one of them off again", loads=True)
+    ledger.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    ledger.add_argument("--without", metavar="NAME|HASH|NUMBER", help="the edit to take off")
+    ledger.add_argument("--out", metavar="RUN", help="the folder of the new run that does without it")
+
     judge = verb("judge", "judge:judge", "measure a model, or what a RUN's edit did to it", loads=True)
     judge.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
     suites = "what to draw and score (default: pocket-canvas for a MODEL, pocket-canvas-small for a RUN)"

@@ -173,13 +173,20 @@ class Events:
         self.file.flush()
 
 
-def create(folder: Path, job: Job, record: Mapping[str, Any], parents: Sequence[Edit] = ()) -> Run:
-    """Lay out a new RUN; job.json comes last, so that a folder with one has all that resuming needs."""
+def create(
+    folder: Path, job: Job, record: Mapping[str, Any], ledger: Sequence[Edit] = (), finished: Edit | None = None
+) -> Run:
+    """Lay out a new RUN; job.json comes last, so that a folder with one has all that resuming needs.
+
+    `ledger` are the edits it stands on; a run that needs no work brings its own among them, and what it ends in.
+    """
     make(folder)
     content = {"version": 1, "hash": job.hash, "job": job.model_dump(mode="json"), **record}
     run = Run(folder, content)
-    for parent in parents:
-        run.enter(parent)
+    for edit in ledger:
+        run.enter(edit)
+    if finished is not None:
+        run.finish(finished, 0, 0.0)
     write_json(folder / "job.json", content)
     return run
 

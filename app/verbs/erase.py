@@ -46,18 +46,20 @@ def resume(args: argparse.Namespace) -> Answer:
     run = open_run(args.source)
     if run.status == "done":
         return _told(run, run.edit(), f"{run.folder} is finished; there is nothing to resume.")
-    return _told(run, work_on(run, load(run.job.model, _as_begun(run, args)), args.save_every))
+    return _told(run, work_on(run, load(run.job.model, as_begun(run, args)), args.save_every))
 
 
 def reproduce(args: argparse.Namespace) -> Answer:
     """Run a finished run's job again in another folder; exit 1 with the differences when the edits are not equal."""
     run = open_run(args.source)
     before = run.edit()
+    if "approximate" in before.about:
+        raise BadInput(f"{run.folder} cannot be made again from its job: an edit it was made on has been taken off.")
     folder = Path(args.out)
     if folder.resolve() == run.folder.resolve():
         raise BadInput("--out must be another folder than the run that is to be reproduced.")
     again = occupied(folder, run.job, resume=True)
-    model = load(run.job.model, _as_begun(run, args))
+    model = load(run.job.model, as_begun(run, args))
     if again is None:
         record = {"typed": args.typed, "reproduces": str(run.folder)}
         again = prepare(folder, run.job, model, run.parents(), record)
@@ -123,7 +125,7 @@ def largest_difference(one: Edit, other: Edit) -> float:
     return max((float((one.deltas[name] - other.deltas[name]).abs().max()) for name in one.deltas), default=0.0)
 
 
-def _as_begun(run: Run, args: argparse.Namespace) -> Loading:
+def as_begun(run: Run, args: argparse.Namespace) -> Loading:
     """The loading options, except those that belong to the job: they must be as they were."""
     dtype, config = run.record["dtype"], run.job.config
     return Loading(args.device, dtype, args.attention_slicing, args.offload, config, args.online)
