@@ -106,6 +106,23 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     suites = "what to draw and score (default: pocket-canvas for a MODEL, pocket-canvas-small for a RUN)"
     judge.add_argument("--suite", metavar="NAME|FILE", help=suites)
 
+    strength = verb(
+        "strength",
+        "strength:strength",
+        "find the strength at which a RUN's edit erases, and spares the rest",
+        loads=True,
+    )
+    strength.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    strength.add_argument("--suite", metavar="NAME|FILE", default="pocket-canvas", help="what to draw")
+    strength.add_argument("--shots", type=int, default=40, metavar="N", help="of the concept (default: 40)")
+
+    _attack(
+        verb("attack", "attack:attack", "try to bring an erased concept back, and count how often", loads=True), argv
+    )
+    verb("attacks", "listings:attacks", "list the attacks, or explain one with its knobs").add_argument(
+        "name", nargs="?", metavar="ATTACK", help="explain this one"
+    )
+
     export = verb("export", "export:export", "write a RUN's edited model in a format other programs open")
     _loading(export, dtype=False)
     export.add_argument("source", metavar="RUN", help="the folder of a finished run")
@@ -143,6 +160,38 @@ def _erase(parser: Parser, argv: Sequence[str]) -> None:
         parser.epilog = "Every method has knobs of its own: `studio erase --method esd --help` adds them to this list."
 
 
+def _attack(parser: Parser, argv: Sequence[str]) -> None:
+    parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
+    parser.add_argument("--concept", required=True, metavar="NAME", help="what should come back")
+    parser.add_argument("--attack", required=True, metavar="ATTACK", help=f"one of: {', '.join(_attack_names())}")
+    files = "prompts to attack: CSV (case_number, prompt, evaluation_seed, evaluation_guidance), text with a prompt a line, or the attack.jsonl of another attack (default: sentences of the suite)"
+    parser.add_argument("--prompts", metavar="FILE", help=files)
+    parser.add_argument("--budget", metavar="N", help="what is spent on a row: a number, or paper, standard, quick")
+    parser.add_argument(
+        "--rows", type=int, default=20, metavar="N", help="sentences of the suite (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--suite", default="pocket-canvas-small", metavar="NAME|FILE", help="whose sentences, and who judges"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
+    parser.add_argument("--batch", type=int, default=20, metavar="N", help="rows side by side (default: %(default)s)")
+    parser.add_argument(
+        "--no-utility", action="store_true", help="leave FID, CLIP, IRA and CRA unscored if not yet judged"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where the attack is kept (default: below a RUN; of a MODEL nothing)"
+    )
+    attack = _value(argv, "--attack")
+    if argv[:1] == ["attack"] and attack:
+        from app.knobs import add_knobs
+        from benchmarks.attacks import attack_class
+
+        name = match(attack, _attack_names(), "attack")
+        add_knobs(parser, name, attack_class(name))
+    else:
+        parser.epilog = "Every attack has knobs of its own: `studio attacks NAME` explains them."
+
+
 def _loading(parser: Parser, *, dtype: bool = True) -> None:
     group = parser.add_argument_group("loading")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
@@ -160,6 +209,12 @@ def _method_names() -> list[str]:
     from erase.methods import method_names
 
     return list(method_names())
+
+
+def _attack_names() -> list[str]:
+    from benchmarks.attacks import attack_names
+
+    return attack_names()
 
 
 def _dashed(word: str) -> str:

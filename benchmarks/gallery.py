@@ -40,7 +40,7 @@ def rows_for(model: Denoiser, concepts: Sequence[str | Concept], canvas: Suite, 
         "object": _partners(canvas.styles, (canvas.photo or "", *canvas.first_styles), targets, columns),
     }
     turns = [targets[column % len(targets)] for column in range(max(columns, len(targets)))]
-    orders = {target: _by_distance(model, target, targets, canvas) for target in dict.fromkeys(turns)}
+    orders = {target: by_distance(model, target, targets, canvas) for target in dict.fromkeys(turns)}
 
     def pair(column: int, target: Target, label: str, prompt: str | None = None) -> Pair:
         partner = partners[target.kind][column % columns]
@@ -48,21 +48,16 @@ def rows_for(model: Denoiser, concepts: Sequence[str | Concept], canvas: Suite, 
         seed = canvas.seeds[column % columns % len(canvas.seeds)]
         return Pair(Shot(seed, prompt or canvas.sentence(style, thing)), style, thing)
 
-    def reworded(column: int, target: Target) -> Pair:
+    def said_otherwise(column: int, target: Target) -> Pair:
         plain = pair(column, target, target.label)
-        turn = column // len(targets)
-        # The first synonym is nearly the label itself; the later ones are the harder test.
-        if words := SYNONYMS.get(target.label, ())[1:]:
-            return pair(column, target, target.label, _sentence(canvas, plain, target, words[turn % len(words)]))
-        sentence = SENTENCES[target.kind][turn % len(SENTENCES[target.kind])]
-        prompt = sentence.format(object=canvas.spoken(plain.object), style=canvas.spoken(plain.style))
+        prompt = reworded(canvas, plain.style, plain.object, target, column // len(targets))
         return pair(column, target, target.label, prompt)
 
     here = range(columns)
     asked = tuple(pair(column, target, target.label) for column, target in enumerate(turns))
     lines = [Line("Target", "should be gone", asked[:columns], True)]
     lines += [Line("", "", asked[start : start + columns], True) for start in range(columns, len(asked), columns)]
-    lines.append(Line("Paraphrase", "the same in other words", tuple(reworded(c, turns[c]) for c in here), True))
+    lines.append(Line("Paraphrase", "the same in other words", tuple(said_otherwise(c, turns[c]) for c in here), True))
     if all(orders.values()):
         places = [(c, turns[c], orders[turns[c]], c // len(targets)) for c in here]
         near = tuple(pair(c, target, order[turn % len(order)]) for c, target, order, turn in places)
@@ -133,7 +128,7 @@ def _partners(labels: Sequence[str], first: Sequence[str], targets: Sequence[Tar
 
 
 @torch.no_grad()
-def _by_distance(model: Denoiser, target: Target, targets: Sequence[Target], canvas: Suite) -> list[str]:
+def by_distance(model: Denoiser, target: Target, targets: Sequence[Target], canvas: Suite) -> list[str]:
     """The suite's other labels of the target's kind, nearest first by the cosine of the text encoder's codes."""
     gone = {other.label for other in targets}
     labels = canvas.styles if target.kind == "style" else canvas.objects
@@ -146,9 +141,14 @@ def _by_distance(model: Denoiser, target: Target, targets: Sequence[Target], can
     return [labels[int(place)] for place in order]
 
 
-def _sentence(canvas: Suite, pair: Pair, target: Target, word: str) -> str:
-    """The suite's sentence with a synonym in the target's place."""
-    return canvas.sentence(word, pair.object) if target.kind == "style" else canvas.sentence(pair.style, word)
+def reworded(canvas: Suite, style: str, thing: str, target: Target, turn: int) -> str:
+    """A prompt for a cell that shows the target, in other words: a synonym, or another sentence, one after another."""
+    # The first synonym is nearly the label itself; the later ones are the harder test.
+    if words := SYNONYMS.get(target.label, ())[1:]:
+        word = words[turn % len(words)]
+        return canvas.sentence(word, thing) if target.kind == "style" else canvas.sentence(style, word)
+    sentence = SENTENCES[target.kind][turn % len(SENTENCES[target.kind])]
+    return sentence.format(object=canvas.spoken(thing), style=canvas.spoken(style))
 
 
 def _read(reader: Probe, images: torch.Tensor) -> list[tuple[str, str]]:

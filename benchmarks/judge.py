@@ -51,7 +51,7 @@ def judge(
     canvas = _suite(suite)
     read_as = _rules(rules)
     eyes = reader or probe(canvas.probe, str(model.device))
-    _check_labels(canvas, eyes)
+    check_labels(canvas, eyes)
     text = clip(canvas.clip, str(model.device)) if canvas.clip else None
     names = [c.name if isinstance(c, Concept) else c for c in concepts] or list(erased(edit))
     targets = canvas.targets(names) if edit is not None else ()
@@ -103,7 +103,8 @@ def _rules(given: Rules | str) -> Rules:
     return given if isinstance(given, Rules) else PRESETS[match(given, PRESETS, "preset of the accuracies")]
 
 
-def _check_labels(canvas: Suite, eyes: Probe) -> None:
+def check_labels(canvas: Suite, eyes: Probe) -> None:
+    """Raises BadInput unless the probe knows every label the suite asks for."""
     for what, wanted, known in (("style", canvas.styles, eyes.styles), ("object", canvas.objects, eyes.objects)):
         if missing := set(wanted) - set(known):
             raise BadInput(

@@ -1,0 +1,31 @@
+"""`studio strength`: the strength at which a run's edit erases its concept and spares the rest."""
+
+from __future__ import annotations
+
+import argparse
+
+from app.answer import Answer
+from app.files import write_json
+from app.models import load, loading, source
+from app.progress import follow
+from benchmarks.strength import strength as searched
+from benchmarks.suite import suite
+from erase.errors import BadInput
+
+
+def strength(args: argparse.Namespace) -> Answer:
+    """Search, leave strength.json in the run's folder, and say which strength to wear."""
+    canvas = suite(args.suite)
+    what = source(args.source)
+    edit = what.edit()
+    if what.run is None or edit is None:
+        raise BadInput(f"{args.source} is no run: a strength belongs to an edit. `studio erase` makes one.")
+    model = load(what.base, loading(args))
+    found = follow(searched(model, edit, canvas, shots=args.shots), f"strength of {what.run.job.title}")
+    document = {"version": 1, "edit": edit.hash, **found.model_dump(mode="json")}
+    path = what.run.folder / "strength.json"
+    write_json(path, document)
+    lines = [found.table(), f"Written to {path}"]
+    if found.status == "found":
+        lines.append(f"Next: studio export {what.run.folder} --as pipeline --strength {found.strength:g} --out DIR")
+    return Answer(document, "\n".join(lines))
