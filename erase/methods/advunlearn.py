@@ -22,18 +22,18 @@ import torch
 from pydantic import AfterValidator, BaseModel, Field
 from torch import Tensor
 
-from erase.about import agreed, job_mark, provenance
 from erase.adversary import Drive, Placed, place, random_words
 from erase.edit import Edit
 from erase.everyday import everyday, without
-from erase.loan import borrowed, stream, substituted
+from erase.job import forwards, trained
+from erase.loan import stream, substituted
 from erase.methods.esd import erased
-from erase.model import BadInput, Codes, Concept, Denoiser, require
+from erase.model import BadInput, Codes, Concept, Denoiser
 from erase.sentences import Templates, encode_all, spoken
 from erase.slices import select
 from erase.trajectory import Bank, Lessons, Rollout, remembered, teach
-from erase.tune import Masters
-from erase.work import Step, Work, with_state
+from erase.tune import Ask, Masters, errors, tune
+from erase.work import Work, with_state
 
 REPO_OFFSET = (39, 58)  # by how many timesteps the published loop labels its latents noisier than they are
 PLACES = ("prefix", "suffix", "insert", "replace", "add")  # `mixed` goes through all but the last
@@ -45,15 +45,6 @@ def _parts(train: str) -> str:
     if not all(part.strip() for part in train.split("+")):
         raise BadInput(f"train = {train!r} should name slices joined by +, such as text[0] or text+kv")
     return train
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the student was last shown of a prompt: which one, and the free vectors in it (none before an attack)."""
-
-    turn: int = 0
-    free: Tensor | None = None
-    where: str = "prefix"
 
 
 class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
@@ -126,17 +117,9 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         state: Mapping[str, Tensor] | None = None,
     ) -> Work[Edit]:
         """Teaches, then trains against the adversary; each Step's state resumes the run to the same bits."""
-        require(model, Denoiser, "advunlearn")
-        agreed(concepts, keep)
-        about = provenance(self, model, concepts, keep, seed)
-        mark = job_mark(about)
-        if state is not None and not torch.equal(state.get("job", mark[:0]), mark):
-            raise BadInput("The saved state belongs to another job: other knobs, concepts, seed, model or versions.")
-        with borrowed(model.network, train=False):
-            deltas = yield from with_state(self._train(model, concepts, keep, seed, state or {}), {"job": mark})
-        retained = self._retained(concepts, keep)
-        told = {"cost": self.cost(concepts, keep), "retained": retained, "limits": LIMITS}
-        return Edit(deltas, {**about, **told})
+        train = partial(self._train, model, concepts, keep, seed)
+        edit = yield from trained(self, model, concepts, keep, seed, state, train)
+        return Edit(edit.deltas, {**edit.about, "retained": self._retained(concepts, keep), "limits": LIMITS})
 
     def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
         """U-Net sample-forwards of a whole run: a prediction for one latent counts one, a guided call two."""
@@ -147,13 +130,12 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         lessons = (1 if self.update == "fast" else self.attack_steps) * self.draws
         asked = attacks * each * (lessons + (CHOICE if self.restarts > 1 else 0))
         asked += self.iterations * 2 * self.batch if self.faithful else 0
+        filled = self.steps * (len(taught) * (3 if self.target == "anchor" else 2) + 2 * len(kept))
         return {
             "rollouts": len(taught),
             "kept_rollouts": len(kept),
-            "teach_forwards": self.steps * (len(taught) * (3 if self.target == "anchor" else 2) + 2 * len(kept)),
             "attack_forwards": asked,
-            "update_forwards": updates,
-            "gradient_steps": self.iterations,
+            **forwards(filled, asked + updates, self.iterations, updates),
         }
 
     def _texts(self, concepts: Sequence[Concept]) -> list[tuple[str, str]]:
@@ -197,14 +179,10 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         if rollouts := self._kept_rollouts(concepts, keep):
             kept = yield from with_state(teach(model, rollouts, "teach kept", ("present",), **asked), taught)
             taught |= remembered(kept, "teach kept")
-        masters = Masters(model.network, self._slice(model), self.lr)
-        done, seen = int(state["tuned"]) if "tuned" in state else 0, _Seen()
-        if done:
-            masters.load(state)
-            seen = _Seen(int(state["seen.turn"]), state.get("seen.free"), PLACES[int(state["seen.where"])])
-        loop = _Loop(self, model, masters, bank, kept, base, [text for text, _ in texts], placed, seed)
-        yield from with_state(loop.run(done, seen), taught)
-        return {name: delta.detach().cpu() for name, delta in masters.deltas.items()}
+        masters, seen = Masters(model.network, self._slice(model), self.lr), _Seen()
+        loop = _Loop(self, model, masters, seen, bank, kept, base, [text for text, _ in texts], placed, seed)
+        yield from with_state(tune(self.iterations, loop.one, (masters, seen), state), taught)
+        return masters.result()
 
     def _slice(self, model: Denoiser) -> list[str]:
         return list(dict.fromkeys(name for part in self.train.split("+") for name in select(model.network, part)))
@@ -218,12 +196,32 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
 
 
 @dataclass
+class _Seen:
+    """What the student was last shown: which text, where free vectors stood, and these (none before an attack)."""
+
+    turn: int = 0
+    where: str = "prefix"
+    free: Tensor | None = None
+
+    def state(self) -> dict[str, Tensor]:
+        """As tensors."""
+        told = {"seen.turn": torch.tensor(self.turn), "seen.where": torch.tensor(PLACES.index(self.where))}
+        return told if self.free is None else {**told, "seen.free": self.free}
+
+    def load(self, flat: Mapping[str, Tensor]) -> None:
+        """Goes on from `state()`."""
+        self.turn, self.where = int(flat["seen.turn"]), PLACES[int(flat["seen.where"])]
+        self.free = flat.get("seen.free")
+
+
+@dataclass
 class _Loop:
-    """The training loop: attack, then one step of the slice."""
+    """One iteration: an attack where one is due, then one step of the slice."""
 
     method: AdvUnlearn
     model: Denoiser
     masters: Masters
+    seen: _Seen
     bank: Bank
     kept: Bank | None
     base: str
@@ -231,36 +229,28 @@ class _Loop:
     placed: Mapping[tuple[int, str], Placed]
     seed: int
 
-    def run(self, done: int, seen: _Seen) -> Work[None]:
-        method = self.method
-        for i in range(done, method.iterations):
-            attack: float | None = None
-            if i < method.warmup:
-                seen = _Seen(self._turn(i))
-            elif (i - method.warmup) % method.refresh == 0:
-                seen, attack = self._attacked(i, seen)
-            losses = self._update(i, seen)
-            shown = losses if attack is None else {**losses, "attack": attack}
-            yield Step("tune", i + 1, method.iterations, shown, state=partial(self._state, i + 1, seen))
-
-    def _state(self, done: int, seen: _Seen) -> dict[str, Tensor]:
-        told = {"tuned": torch.tensor(done), "seen.turn": torch.tensor(seen.turn)}
-        told["seen.where"] = torch.tensor(PLACES.index(seen.where))
-        return {**told, **({} if seen.free is None else {"seen.free": seen.free}), **self.masters.state()}
+    def one(self, i: int) -> dict[str, float]:
+        """Iteration i, and its losses."""
+        attacked: dict[str, float] = {}
+        if i < self.method.warmup:
+            self.seen.turn = self._turn(i)
+        elif (i - self.method.warmup) % self.method.refresh == 0:
+            attacked = {"attack": self._attack(i)}
+        return {**self._update(i), **attacked}
 
     def _turn(self, i: int) -> int:
         """Which text iteration i is about: every text once before any comes again, in an order of its own."""
         lap, place_in_lap = divmod(i // self.method.refresh, len(self.texts))
         return int(torch.randperm(len(self.texts), generator=stream(self.seed, "turn", lap))[place_in_lap])
 
-    def _attacked(self, i: int, before: _Seen) -> tuple[_Seen, float]:
-        method, model = self.method, self.model
+    def _attack(self, i: int) -> float:
+        """Drives free vectors until the student draws the concept again, or the steps are spent; the last loss."""
+        method, model, before = self.method, self.model, self.seen.free
         turn, places = self._turn(i), method._places()
         where = places[(i // method.refresh) % len(places)]
         placed = self.placed[turn, where]
-        goes_on = method.init == "latest" and before.free is not None and before.free.shape[0] == len(placed.slots)
-        if goes_on and before.free is not None:
-            start = before.free.to(model.device)[None].repeat(method.restarts, 1, 1)
+        if method.init == "latest" and before is not None and len(before) == len(placed.slots):
+            start = before.to(model.device)[None].repeat(method.restarts, 1, 1)
         elif placed.adds:
             start = torch.zeros(method.restarts, len(placed.slots), model.vocabulary.shape[1], device=model.device)
         else:
@@ -278,7 +268,8 @@ class _Loop:
                 with torch.no_grad():
                     lessons = self._lessons(self.bank, stream(self.seed, "choice", i), CHOICE, turn)
                     free = free[self._distance(placed, free, lessons).argmin()][None]
-        return _Seen(turn, free[0], where), losses[-1]
+        self.seen.turn, self.seen.where, self.seen.free = turn, where, free[0]
+        return losses[-1]
 
     def _distance(self, placed: Placed, free: Tensor, lessons: Lessons) -> Tensor:
         """How far the student, shown each set of free vectors, is from drawing the concept: [n]."""
@@ -306,31 +297,24 @@ class _Loop:
                     for name in lessons.said}  # fmt: skip
         return Lessons(lessons.rollout, lessons.z, t, said)
 
-    def _update(self, i: int, seen: _Seen) -> dict[str, float]:
+    def _update(self, i: int) -> dict[str, float]:
         method, model = self.method, self.model
-        lessons = self._lessons(self.bank, stream(self.seed, "teach", i), method.batch, seen.turn)
+        lessons = self._lessons(self.bank, stream(self.seed, "teach", i), method.batch, self.seen.turn)
         said = lessons.said
         target = erased(said["present"], said[self.base], said[self.base], method.eta)
-        z, t, right = [lessons.z], [lessons.t], [target]
-        prompts: list[str] = []
-        if self.kept is not None:
-            others = self.kept.lessons(stream(self.seed, "keep", i), method.keep_batch, model)
-            z.append(others.z)
-            t.append(others.t)
-            right.append(others.said["present"])
-            prompts = [self.kept.rollouts[row].prompt for row in others.rollout.tolist()]
+        kept = self.kept and self.kept.lessons(stream(self.seed, "keep", i), method.keep_batch, model)
         with torch.enable_grad(), substituted(model.network, self.masters.weights()):
-            read = [self._shown(seen).repeat(method.batch), *([model.encode(prompts)] if prompts else [])]
-            off = model.predict_noise(torch.cat(z), torch.cat(t), Codes.cat(read)).float() - torch.cat(right)
-            losses = {"erase": off[: method.batch].square().mean()}
-            if prompts:
-                losses["retain"] = method.gamma * off[method.batch :].square().mean()
+            asks = {"erase": Ask(lessons.z, lessons.t, self._shown().repeat(method.batch), target)}
+            if kept and self.kept:
+                codes = model.encode([self.kept.rollouts[row].prompt for row in kept.rollout.tolist()])
+                asks["retain"] = Ask(kept.z, kept.t, codes, kept.said["present"], method.gamma)
+            losses = errors(model, asks)
             self.masters.step(torch.stack(list(losses.values())).sum())
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
-    def _shown(self, seen: _Seen) -> Codes:
+    def _shown(self) -> Codes:
         """The codes the student is to be cured of: the attacked prompt's, or the clean one's before any attack."""
-        if seen.free is None:
-            return self.model.encode([self.texts[seen.turn]])
-        placed = self.placed[seen.turn, seen.where]
-        return placed.read(self.model, seen.free[None].to(self.model.device))
+        if self.seen.free is None:
+            return self.model.encode([self.texts[self.seen.turn]])
+        placed = self.placed[self.seen.turn, self.seen.where]
+        return placed.read(self.model, self.seen.free[None].to(self.model.device))

@@ -170,9 +170,9 @@ def test_forwards_are_what_the_cost_says(toy: Toy, cats: Concept, gogh: Concept)
         with counted(toy.network["unet"]) as forwards:
             edit = drain(method.erase(toy, [cats, gogh]))
         cost = edit.about["cost"]
-        assert forwards() == cost["teach_forwards"] + cost["attack_forwards"] + cost["update_forwards"], more
+        assert forwards() == cost["teach_forwards"] + cost["tune_forwards"], more
     plain = AdvUnlearn(**QUICK).cost([cats])
-    assert plain["attack_forwards"] == 3 * 3 and plain["update_forwards"] == 4 * (1 + 3)
+    assert plain["attack_forwards"] == 3 * 3 and plain["tune_forwards"] == 3 * 3 + 4 * (1 + 3)
 
 
 def test_the_attack_sees_the_student_not_the_teacher(toy: Toy, cats: Concept) -> None:
