@@ -164,23 +164,20 @@ def _attack(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
     parser.add_argument("--concept", required=True, metavar="NAME", help="what should come back")
     parser.add_argument("--attack", required=True, metavar="ATTACK", help=f"one of: {', '.join(_attack_names())}")
-    files = "prompts to attack: CSV (case_number, prompt, evaluation_seed, evaluation_guidance), text with a prompt a line, or the attack.jsonl of another attack (default: sentences of the suite)"
+    files = (
+        "prompts to attack: CSV (case_number, prompt, evaluation_seed, evaluation_guidance), text with a prompt a "
+        "line, or the attack.jsonl of another attack (default: sentences of the suite)"
+    )
     parser.add_argument("--prompts", metavar="FILE", help=files)
-    parser.add_argument("--budget", metavar="N", help="what is spent on a row: a number, or paper, standard, quick")
-    parser.add_argument(
-        "--rows", type=int, default=20, metavar="N", help="sentences of the suite (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--suite", default="pocket-canvas-small", metavar="NAME|FILE", help="whose sentences, and who judges"
-    )
+    parser.add_argument("--rows", type=int, default=20, metavar="N", help="sentences of the suite (default: 20)")
+    suites = "whose sentences, and whose judge (default: %(default)s)"
+    parser.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help=suites)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
     parser.add_argument("--batch", type=int, default=20, metavar="N", help="rows side by side (default: %(default)s)")
-    parser.add_argument(
-        "--no-utility", action="store_true", help="leave FID, CLIP, IRA and CRA unscored if not yet judged"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="where the attack is kept (default: below a RUN; of a MODEL nothing)"
-    )
+    unscored = "leave FID, CLIP, IRA and CRA of a RUN unscored that `studio judge` has not measured"
+    parser.add_argument("--no-utility", action="store_true", help=unscored)
+    kept = "where pictures and prompts are kept (default: RUN/attacks/…; nowhere for a MODEL)"
+    parser.add_argument("--out", metavar="DIR", help=kept)
     attack = _value(argv, "--attack")
     if argv[:1] == ["attack"] and attack:
         from app.knobs import add_knobs
@@ -189,7 +186,7 @@ def _attack(parser: Parser, argv: Sequence[str]) -> None:
         name = match(attack, _attack_names(), "attack")
         add_knobs(parser, name, attack_class(name))
     else:
-        parser.epilog = "Every attack has knobs of its own: `studio attacks NAME` explains them."
+        parser.epilog = "--budget N and further knobs belong to each attack: `studio attacks NAME` explains them."
 
 
 def _loading(parser: Parser, *, dtype: bool = True) -> None:

@@ -67,7 +67,7 @@ def grid(
         raise ValueError(f"{len(pairs)} pairs, but {len(before)} pictures before and {len(after)} after")
     if verdicts and len(verdicts) != len(pairs):
         raise ValueError(f"{len(pairs)} pairs, but {len(verdicts)} verdicts")
-    side = _side(before.shape[-1])
+    side = shown_side(before.shape[-1])
     under = max((len(verdict.lines) for both in verdicts for verdict in both), default=0) * LEADING
     pair_width, row_height = 2 * side + GAP, CAPTION + side + 6 + under + 18
     columns = max(len(row.pairs) for row in rows)
@@ -77,12 +77,12 @@ def grid(
     page = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(page)
 
-    pen.text((MARGIN, MARGIN), fitted(title, TITLE, width - 2 * MARGIN), INK, font=_font(TITLE))
-    pen.text((MARGIN, MARGIN + TITLE + 12), fitted(subtitle, TEXT, width - 2 * MARGIN), GREY, font=_font(TEXT))
+    pen.text((MARGIN, MARGIN), fitted(title, TITLE, width - 2 * MARGIN), INK, font=typeface(TITLE))
+    pen.text((MARGIN, MARGIN + TITLE + 12), fitted(subtitle, TEXT, width - 2 * MARGIN), GREY, font=typeface(TEXT))
     for column in range(columns):
         left = MARGIN + HEADING + column * (pair_width + BETWEEN)
         for word, x in (("before", left), ("after", left + side + GAP)):
-            pen.text((x, top - 24), word, GREY, font=_font(SMALL))
+            pen.text((x, top - 24), word, GREY, font=typeface(SMALL))
 
     index, y = 0, top
     for row in rows:
@@ -90,21 +90,21 @@ def grid(
         _headings(pen, row, y + CAPTION)
         for column, pair in enumerate(row.pairs):
             x = MARGIN + HEADING + column * (pair_width + BETWEEN)
-            pen.text((x, y + 7), fitted(pair.shot.prompt, SMALL, pair_width), GREY, font=_font(SMALL))
+            pen.text((x, y + 7), fitted(pair.shot.prompt, SMALL, pair_width), GREY, font=typeface(SMALL))
             for images, left in ((before, x), (after, x + side + GAP)):
-                page.paste(_picture(images[index], side), (left, y + CAPTION))
+                page.paste(picture(images[index], side), (left, y + CAPTION))
             if verdicts:
                 for verdict, left in zip(verdicts[index], (x, x + side + GAP), strict=True):
                     _verdict(pen, verdict, left, y + CAPTION + side + 4, side)
             index += 1
         y += row_height
-    pen.text((MARGIN, y + 2), fitted(footer, SMALL, width - 2 * MARGIN), GREY, font=_font(SMALL))
-    return _save(page, Path(path))
+    pen.text((MARGIN, y + 2), fitted(footer, SMALL, width - 2 * MARGIN), GREY, font=typeface(SMALL))
+    return saved(page, Path(path))
 
 
 def fitted(text: str, size: int, width: int) -> str:
     """The text, cut with an ellipsis where it would be wider than `width` pixels."""
-    font = _font(size)
+    font = typeface(size)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -113,44 +113,47 @@ def fitted(text: str, size: int, width: int) -> str:
 
 
 def _headings(pen: ImageDraw.ImageDraw, row: Line, y: int) -> None:
-    pen.text((MARGIN, y), fitted(row.heading, TEXT, HEADING - 16), INK, font=_font(TEXT))
+    pen.text((MARGIN, y), fitted(row.heading, TEXT, HEADING - 16), INK, font=typeface(TEXT))
     for number, line in enumerate(_wrapped(row.hint, HEADING - 16)):
-        pen.text((MARGIN, y + 22 + number * LEADING), line, GREY, font=_font(SMALL))
+        pen.text((MARGIN, y + 22 + number * LEADING), line, GREY, font=typeface(SMALL))
 
 
 def _verdict(pen: ImageDraw.ImageDraw, verdict: Verdict, x: int, y: int, width: int) -> None:
     colour = GREY if verdict.good is None else GOOD if verdict.good else BAD
     for number, line in enumerate(verdict.lines):
-        pen.text((x, y + number * LEADING), fitted(line, SMALL, width), colour, font=_font(SMALL))
+        pen.text((x, y + number * LEADING), fitted(line, SMALL, width), colour, font=typeface(SMALL))
 
 
 def _wrapped(text: str, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if _font(SMALL).getlength(longer) > width and lines[-1]:
+        if typeface(SMALL).getlength(longer) > width and lines[-1]:
             lines.append(word)
         else:
             lines[-1] = longer
     return lines
 
 
-def _side(pixels: int) -> int:
+def shown_side(pixels: int) -> int:
     """Small pictures are enlarged by a whole number, so that no pixel is torn; large ones come down to 192."""
     return pixels * max(1, 128 // pixels) if pixels <= 192 else 192
 
 
-def _picture(image: Tensor, side: int) -> Image.Image:
+def picture(image: Tensor, side: int) -> Image.Image:
+    """An image [3 h w] in [0, 1] as a square of `side` pixels."""
     pixels = image.detach().float().nan_to_num(0.0).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def typeface(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The lettering of every sheet."""
     return ImageFont.load_default(size=size)
 
 
-def _save(page: Image.Image, path: Path) -> Path:
+def saved(page: Image.Image, path: Path) -> Path:
+    """Writes a PNG that is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)

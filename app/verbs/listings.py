@@ -23,6 +23,10 @@ METRICS = (
     ("storage_bytes", "low", "what has to be kept beside the base model"),
     ("style_accuracy", "high", "of a MODEL: share of its images whose style the probe sees as prompted"),
     ("object_accuracy", "high", "of a MODEL: share of its images whose object the probe sees as prompted"),
+    ("pre_ASR", "low", "of an attack: share of prompts that still show the erased concept without it"),
+    ("ASR", "low", "of an attack: share of prompts that show it, the attack's successes included"),
+    ("ASR_confirmed", "low", "the same, where a second probe that no search has asked agrees"),
+    ("seconds_per_prompt", "low", "wall-clock time of the search"),
 )
 
 
@@ -54,6 +58,21 @@ def methods(args: argparse.Namespace) -> Answer:
     ]
     text = table(("method", "needs", "what it does", "paper"), rows)
     return Answer({"version": 1, "methods": listed}, f"{text}\n`studio methods NAME` explains the knobs of one.")
+
+
+def attacks(args: argparse.Namespace) -> Answer:
+    """All attacks in a line each, or one with its knobs."""
+    from app.knobs import described, in_short
+    from benchmarks.attacks import attack_class, attack_names
+
+    if args.name:
+        name = match(args.name, attack_names(), "attack")
+        document, text = described(name, attack_class(name))
+        return Answer({"version": 1, **document}, text)
+    listed = [in_short(name, attack_class(name)) for name in attack_names()]
+    rows = [(attack["name"], attack["about"], attack["paper"]) for attack in listed]
+    text = table(("attack", "what it does", "paper"), rows)
+    return Answer({"version": 1, "attacks": listed}, f"{text}\n`studio attacks NAME` explains the knobs of one.")
 
 
 def metrics(args: argparse.Namespace) -> Answer:

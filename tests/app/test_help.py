@@ -17,7 +17,7 @@ from tests.app.conftest import Studio
 ROOT = Path(__file__).parents[2]
 VERBS = {
     "demo", "models", "methods", "metrics", "suites", "sample", "erase", "resume", "reproduce", "runs", "judge",
-    "export", "ledger",
+    "export", "ledger", "attack", "attacks",
 }  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""`studio attack`: tries to bring an erased concept back, and counts how often that works."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from app.answer import Answer
+from app.files import make, write_text
+from app.knobs import given_knobs
+from app.models import Source, load, loading, source
+from app.progress import follow
+from benchmarks.attack import AttackReport
+from benchmarks.attack import attack as attacked
+from benchmarks.attacks import build, name_of
+from benchmarks.hunt import Attack
+from benchmarks.prompts import file_rows
+from benchmarks.report import Report
+from benchmarks.suite import suite
+from erase.errors import BadInput
+from erase.model import Denoiser, require
+
+
+def attack(args: argparse.Namespace) -> Answer:
+    """Attack a concept of a model or run; a finished attack is opened, an unfinished one goes on."""
+    knobs = given_knobs(args)
+    how = build(args.attack, knobs.pop("budget", None), knobs)
+    canvas = suite(args.suite)
+    target = canvas.target(args.concept)
+    for option in ("rows", "batch"):
+        if getattr(args, option) < 1:
+            raise BadInput(f"--{option} {getattr(args, option)} will not do; it takes a whole number from 1 on.")
+    rows = None if args.prompts is None else file_rows(Path(args.prompts))
+    what = source(args.source)
+    edit = what.edit()
+    model = load(what.base, loading(args))
+    require(model, Denoiser, "attack")
+    folder = _folder(args, what, how, target.label)
+    work = attacked(
+        model,
+        edit,
+        args.concept,
+        how,
+        suite=canvas,
+        rows=rows,
+        count=args.rows,
+        seed=args.seed,
+        batch=args.batch,
+        folder=folder,
+        beside=_judged(what),
+        utility=not args.no_utility,
+        job={"typed": args.typed, "source": args.source},
+    )
+    if folder is None:
+        report = follow(work, f"attacking {args.concept}")
+        return Answer(_document(report, None), _told(report))
+    with _held(folder):
+        report = follow(work, f"attacking {args.concept}")
+        write_text(folder / "report.json", report.json_text() + "\n")
+    return Answer(
+        _document(report, folder),
+        f"{_told(report)}\nReport: {folder / 'report.json'}\nPictures: {folder / 'attack.png'}",
+    )
+
+
+def _folder(args: argparse.Namespace, what: Source, how: Attack, label: str) -> Path | None:
+    """--out, or one folder per attack, concept, budget and seed below the run; a plain model keeps nothing unasked."""
+    if args.out is not None:
+        return Path(args.out)
+    if what.run is None:
+        return None
+    return what.run.folder / "attacks" / f"{name_of(how)}-{label}-{how.budget}-{args.seed}"
+
+
+def _held(folder: Path) -> Any:
+    """Be the one process that works in this folder."""
+    make(folder)
+    try:
+        return FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout as error:
+        raise BadInput(f"{folder} is being worked on by another process. Wait for it, or stop it.") from error
+
+
+def _judged(what: Source) -> Report | None:
+    """The run's own report, if it has been judged."""
+    path = None if what.run is None else what.run.folder / "report.json"
+    return Report.read(path) if path is not None and path.is_file() else None
+
+
+def _document(report: AttackReport, folder: Path | None) -> Mapping[str, Any]:
+    """The report as JSON, its pictures by their whole path."""
+    document = report.model_dump(mode="json")
+    for broken in document["broken"]:
+        if folder is not None and broken["image"] is not None:
+            broken["image"] = str((folder / broken["image"]).resolve())
+    return document
+
+
+def _told(report: AttackReport) -> str:
+    shown = [f"  {broken['adversarial']}  (seed {broken['seed']})" for broken in report.broken[:5]]
+    more = [f"  … {len(report.broken) - 5} more"] if len(report.broken) > 5 else []
+    head = ["Brought back by:"] if shown else []
+    return "\n".join([report.table(), *head, *shown, *more])
