@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,8 +15,8 @@ from erase.errors import BadInput, match, nearest, plain
 from erase.work import Work
 
 __all__ = [
-    "BadInput", "Codes", "Concept", "Contrast", "Denoiser", "Gan", "Generator", "Kind", "Rows", "Shot", "Trajectory",
-    "match", "nearest", "plain", "require",
+    "BadInput", "Codes", "Concept", "Contrast", "Denoiser", "Encoder", "Gan", "Generator", "Kind", "Rows", "Scorer",
+    "Shot", "Trajectory", "match", "nearest", "plain", "require",
 ]  # fmt: skip
 
 Kind = Literal["style", "object", "nudity", "identity", "attribute"]
@@ -292,18 +292,67 @@ class Denoiser(Generator, Protocol):
         ...
 
 
-class Gan(Generator, Protocol):
-    """A style-based GAN."""
+class Scorer(Protocol):
+    """Somebody who says how surely images show a concept; `name` goes beside what was steered by it."""
 
-    discriminator: nn.Module | None
-    w_avg: Tensor
+    name: str
 
-    def mapping(self, z: Tensor) -> Tensor:
-        """Codes w of latents z."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """Probabilities [n] of images [n 3 h w] in [0, 1], differentiable in them."""
         ...
 
-    def synthesis(self, w: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Images of codes w."""
+
+class Encoder(Protocol):
+    """A CLIP: images and texts as unit vectors [n e] of one space."""
+
+    name: str
+
+    def images(self, images: Tensor) -> Tensor:
+        """Of images [n 3 h w], nominally in [0, 1], differentiable in them."""
+        ...
+
+    def texts(self, texts: Sequence[str]) -> Tensor: ...
+
+
+class Gan(Generator, Protocol):
+    """A style-based GAN: z [n z] → one code w per layer [n layer w] → an image [n 3 h w] in [-1, 1], unclamped.
+
+    The critic gives logits [n] of such images, large for real. It is no part of `network`, for it draws nothing.
+    """
+
+    z_dim: int
+    critic: nn.Module | None
+
+    @property
+    def gains(self) -> Mapping[str, float]:
+        """By parameter of `network`, the factor folded into it; its updates are as much smaller than its value."""
+        ...
+
+    @property
+    def critic_gains(self) -> Mapping[str, float]: ...
+
+    def latents(self, seeds: Sequence[int]) -> Tensor:
+        """z [n z], the same for a seed in any batch."""
+        ...
+
+    def mapping(self, z: Tensor, psi: float = 1.0) -> Tensor:
+        """Codes of latents, differentiable; psi below 1 draws them to the mean."""
+        ...
+
+    def synthesis(self, ws: Tensor, noise: Literal["const", "none"] | Sequence[Tensor] = "const") -> Tensor:
+        """Images of codes, differentiable; the noise is stored with the network, nothing, or one map per layer."""
+        ...
+
+    def fresh_noise(self, count: int, rng: torch.Generator) -> list[Tensor]:
+        """Noise maps [n 1 r r], one per layer that takes noise, as training draws them."""
+        ...
+
+    def scorer(self, concept: Concept) -> Scorer:
+        """Who tells whether an image shows the concept; BadInput if nobody known to the model can."""
+        ...
+
+    def encoder(self, name: str) -> Encoder:
+        """The CLIP of that name or folder."""
         ...
 
 

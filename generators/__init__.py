@@ -13,13 +13,16 @@ if TYPE_CHECKING:  # torch and diffusers are imported when a model is loaded, no
     import torch
 
     from generators.stable_diffusion import StableDiffusion
+    from generators.stylegan2.adapter import StyleGan
 
 # The models that come with the studio: name and one line about each.
 BUNDLED: dict[str, str] = {
+    "pocket-gan": "StyleGAN2 at 64 pixels with its critic: cartoon faces, two hundred a second on a laptop",
     "pocket-sd": "Stable Diffusion at 64 pixels: 20 objects in 15 themes, drawn in a tenth of a second on a laptop",
 }
+GAN_FILES = (".safetensors", ".pkl", ".pt")  # a .safetensors file may also be a Stable Diffusion
 DTYPES = ("auto", "fp32", "bf16", "fp16")
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+PICKLES = (".ckpt", ".pth", ".bin", ".pickle")
 
 
 def assets() -> Path:
@@ -35,12 +38,13 @@ def load(
     attention_slicing: bool = False,
     offload: bool = False,
     config: str | Path | None = None,
-) -> StableDiffusion:
-    """A model by bundled name, diffusers folder, single .safetensors file, or hub id.
+) -> StableDiffusion | StyleGan:
+    """A model by bundled name, folder, single file, or hub id: Stable Diffusion or StyleGAN2.
 
-    `auto` is CUDA with bf16 where there is such a device and the CPU with fp32 otherwise. `config` is a folder laid
-    out like a diffusers pipeline, with the tokenizer and configs a single file does not carry. Raises BadInput for
-    everything that is no such model.
+    A StyleGAN2 is a folder of this studio, or a file: .safetensors, NVlabs' .pkl, rosinality's .pt. `auto`
+    is CUDA with bf16 where there is such a device and the CPU with fp32 otherwise. `config` is a folder laid out like a
+    diffusers pipeline, with the tokenizer and configs a single file does not carry. Raises BadInput for everything
+    that is no such model.
     """
     given = str(name_or_path).strip()
     where, precision = _device(device), _dtype(dtype, device)
@@ -49,10 +53,34 @@ def load(
     if config is not None and not Path(config).expanduser().is_dir():
         raise BadInput(f"There is no config folder {config}.")
 
+    gan = _gan(given)
+    if gan is not None:
+        from generators.stylegan2 import adapter, checkpoint
+
+        if (read := checkpoint.read(gan)) is not None:
+            if config is not None:
+                raise BadInput(f"{given!r} is a StyleGAN2 and carries its own shape; leave the config folder out.")
+            return adapter.StyleGan(read, str(read.about.get("name", given)), device=where, dtype=precision)
+
     from generators.stable_diffusion import StableDiffusion
 
     parts = _parts(given, precision, Path(config).expanduser() if config is not None else None)
     return StableDiffusion(parts, device=where, attention_slicing=attention_slicing, offload=offload)
+
+
+def _gan(given: str) -> Path | None:
+    """Where a StyleGAN2 may lie: the bundled one, a folder that holds a generator, or a file that may be one."""
+    for name in BUNDLED:
+        if plain(name) == plain(given) and (name.endswith("-gan")):
+            home = assets() / name
+            if not (home / "generator.safetensors").is_file():
+                raise BadInput(
+                    f"The bundled model {name} is not at {home}; reinstall, or set STUDIO_ASSETS to its parent folder."
+                )
+            return home
+    path = Path(given).expanduser()
+    is_gan = (path / "generator.safetensors").is_file() or (path.is_file() and path.suffix in GAN_FILES)
+    return path if given and is_gan else None
 
 
 def _parts(given: str, dtype: torch.dtype, config: Path | None):
@@ -74,7 +102,7 @@ def _parts(given: str, dtype: torch.dtype, config: Path | None):
         raise BadInput(f"A config folder goes with a single .safetensors file; {given!r} is none.")
     if given and path.is_dir():
         return folder.read(path, given, dtype)
-    looks_local = given.startswith(("/", "./", "../", "~")) or path.suffix in (".safetensors", *PICKLES)
+    looks_local = given.startswith(("/", "./", "../", "~")) or path.suffix in (*GAN_FILES, *PICKLES)
     if looks_local:
         raise BadInput(f"There is no file or folder {given}.")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given):

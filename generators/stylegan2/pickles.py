@@ -83,7 +83,7 @@ def read_pt(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise BadInput(f"{path} was refused or is damaged, and nothing in it was run: {_asked(error)}.") from error
     except Exception as error:
-        raise BadInput(f"{path} is damaged, cut short or no PyTorch checkpoint ({_brief(error)}).") from error
+        raise BadInput(f"{path} is damaged, cut short or no PyTorch pickle ({_brief(error)}).") from error
 
 
 def network_tensors(found: Mapping[str, Any], whole: int) -> dict[str, Tensor]:
