@@ -1,4 +1,5 @@
-"""Benchmarks of erasing: `speed` counts and times our loop and the published one, `pocket` erases every concept."""
+"""Benchmarks of erasing: `speed` counts and times our loop and the published one, `pocket` erases every concept,
+`many` erases more and more of them at once."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one benchmark; 0 done, 2 bad input (one sentence on stderr), 130 interrupted."""
     given = _parser().parse_args(argv)
     try:
-        return _speed(given) if given.command == "speed" else _pocket(given)
+        return {"speed": _speed, "pocket": _pocket, "many": _many}[given.command](given)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -29,11 +30,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser("speed", help="cost of our loop and of the published one, in one run")
-    speed.add_argument("names", nargs="*", metavar="NAME", help="which: esd (default: all)")
+    speed.add_argument("names", nargs="*", metavar="NAME", help="which: esd, advunlearn (default: all)")
     speed.add_argument("--concept", default="Van Gogh", help="what is erased (default: %(default)s)")
     speed.add_argument("--kind", default="style", choices=["style", "object"])
     speed.add_argument("--steps", type=int, default=200, help="gradient steps of both loops (default: %(default)s)")
     speed.add_argument("--lr", type=float, default=5e-5, help="learning rate of both loops (default: %(default)s)")
+    speed.add_argument("--outer", type=int, default=2, help="iterations of AdvUnlearn's loops (default: %(default)s)")
     speed.add_argument("--no-judge", action="store_true", help="leave UA, IRA and CRA of the two edits out")
     pocket = commands.add_parser("pocket", help="erase and judge every target of Pocket Canvas")
     pocket.add_argument("--methods", default="uce,esd", help="names with commas (default: %(default)s)")
@@ -45,7 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     pocket.add_argument(
         "--out", required=True, type=Path, help="a folder for one report per target; finished ones stay"
     )
-    for command in (speed, pocket):
+    many = commands.add_parser("many", help="erase 1, 10, 30 concepts at once: what is forgotten, what is kept")
+    many.add_argument("--methods", default="uce,nullspace", help="names with commas (default: %(default)s)")
+    many.add_argument("--counts", default="1,10,30", help="how many at once, with commas (default: %(default)s)")
+    many.add_argument("--images", type=int, default=20, help="that show what is erased, and as many that do not")
+    many.add_argument("--steps", type=int, default=12, help="denoising steps of an image (default: %(default)s)")
+    many.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
+    for command in (speed, pocket, many):
         command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")
         command.add_argument("--device", default="auto")
         command.add_argument("--seed", type=int, default=0)
@@ -58,14 +66,14 @@ def _speed(given: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from benchmarks.pocket import as_json
-    from benchmarks.speed import Plan, speed_esd
+    from benchmarks.speed import Plan, speed_advunlearn, speed_esd
 
-    known = {"esd": speed_esd}
+    known = {"esd": speed_esd, "advunlearn": speed_advunlearn}
     names = [match(name, known, "benchmark") for name in given.names] or list(known)
     try:
         plan = Plan(
             concept=given.concept, kind=given.kind, steps=given.steps, lr=given.lr, seed=given.seed,
-            suite=None if given.no_judge else "pocket-canvas-small",
+            outer=given.outer, suite=None if given.no_judge else "pocket-canvas-small",
         )  # fmt: skip
     except ValidationError as error:
         raise BadInput(f"--{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
@@ -103,6 +111,27 @@ def _pocket(given: argparse.Namespace) -> int:
     rounds = [Round(name, given.preset, knobs, given.keep_others, given.seed) for name in names]
     reports = _watched(erase_and_judge(_model(given), canvas, rounds, targets, given.out))
     print(as_json(summary(reports)) if given.json else table(reports))
+    return 0
+
+
+def _many(given: argparse.Namespace) -> int:
+    from benchmarks.many import erase_many, summary, table
+    from benchmarks.pocket import as_json
+    from benchmarks.suite import suite
+    from erase.methods import method_names
+
+    names = [match(name, method_names(), "method") for name in given.methods.split(",")]
+    wrong = [count for count in given.counts.split(",") if not count.strip().isdecimal()]
+    if wrong:
+        raise BadInput(f"--counts {given.counts} should be numbers with commas, such as 1,10,30.")
+    for option in ("images", "steps"):
+        if getattr(given, option) < 1:
+            raise BadInput(f"--{option} {getattr(given, option)} draws nothing; give 1 or more.")
+    canvas = suite(given.suite).model_copy(update={"steps": given.steps})
+    counts = [int(count) for count in given.counts.split(",")]
+    work = erase_many(_model(given), canvas, {name: {} for name in names}, counts, images=given.images, seed=given.seed)
+    lines = _watched(work)
+    print(as_json(summary(lines)) if given.json else table(lines))
     return 0
 
 

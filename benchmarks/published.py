@@ -1,17 +1,20 @@
-"""The loop of ESD's first release, written from its description, as the yardstick for what erasing used to cost.
+"""Published loops, written from their descriptions, as the yardstick for what erasing used to cost.
 
-Per gradient step: a fresh rollout of the student under guidance 3 over the 50-step DDIM grid, up to a random time; two
-predictions of a second, frozen copy of the model; one of the student. Batch 1, nothing cached. As in the release, its
-latents are a little cleaner than the time they are labelled with.
+ESD's first release, per gradient step: a fresh rollout of the student under guidance 3 over the 50-step DDIM grid, up
+to a random time; two predictions of a second, frozen copy of the model; one of the student. Batch 1, nothing cached. As
+in the release, its latents are a little cleaner than the time they are labelled with. AdvUnlearn's does the same for
+every step of its attack, and once more for each of the five prompts it retains.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from erase.adversary import place, random_words
 from erase.edit import Edit
 from erase.loan import stream
 from erase.model import Codes, Concept, Denoiser, Shot
@@ -54,6 +57,78 @@ def published_esd(model: Denoiser, concept: Concept, *, iterations: int, lr: flo
     before = dict(model.network.named_parameters())
     deltas = {name: (parameters[name].detach() - before[name].detach()).cpu() for name in names}
     return Edit(deltas, {"method": "published-esd", "concepts": [concept.model_dump(mode="json")], "seed": seed})
+
+
+def published_advunlearn(
+    model: Denoiser,
+    concept: Concept,
+    retained: Sequence[str],
+    *,
+    iterations: int,
+    lr: float,
+    attack_steps: int = 30,
+    attack_lr: float = 1e-3,
+    gamma: float = 1.0,
+    seed: int = 0,
+) -> Work[Edit]:
+    """AdvUnlearn's text-encoder mode after its warm-up: batch 1, five retained prompts, a prefix of one free word.
+
+    As released: gradients pile up over the attack's steps, its last update is thrown away, and the U-Net's weights take
+    part in every backward pass though nothing trains them.
+    """
+    student = copy.deepcopy(model)
+    student.network.requires_grad_(True)
+    names = select(student.network, "text")
+    parameters = dict(student.network.named_parameters())
+    optimiser = torch.optim.Adam([parameters[name] for name in names], lr=lr)
+    with torch.no_grad():
+        clean = model.encode([concept.phrases[0], ""])
+        others = model.encode([*map(str, retained), ""])
+    placed = place(student, student.tokens(concept.phrases[0]), 1, "prefix")
+    gap = len(model.alphas_cumprod) // GRID
+
+    def lesson(draw: torch.Generator, codes: Codes) -> tuple[Tensor, Tensor]:
+        """A latent of a fresh rollout on codes [2 …] (with the prompt, without), stopped at a random time, and that."""
+        k = int(torch.randint(GRID, (1,), generator=draw))
+        z = model.noise([Shot(int(torch.randint(2**31, (1,), generator=draw)))])
+        for t in _times(gap)[: GRID - k]:
+            z = _guided(model, z, t, gap, codes)
+        return z, torch.randint(gap * k, gap * (k + 1), (1,), generator=draw).to(model.device)
+
+    @torch.no_grad()
+    def teacher(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return model.predict_noise(z, t, clean[0]), model.predict_noise(z, t, clean[1])
+
+    for step in range(iterations):
+        draw = stream(seed, "published", step)
+        free = random_words(student, draw, 1, 1).requires_grad_(True)
+        attacker, used = torch.optim.Adam([free], lr=attack_lr), free.detach()
+        for _ in range(attack_steps):
+            z, t = lesson(draw, clean)
+            present, _absent = teacher(z, t)
+            used = free.detach().clone()
+            with torch.enable_grad():
+                (student.predict_noise(z, t, placed.read(student, free)) - present).float().square().mean().backward()
+            attacker.step()
+        z, t = lesson(draw, clean)
+        present, absent = teacher(z, t)
+        rows = torch.randint(len(retained), (5,), generator=draw).tolist()
+        kept = [(row, *lesson(draw, Codes.cat([others[row], others[-1]]))) for row in rows]
+        with torch.enable_grad():
+            said = student.predict_noise(z, t, placed.read(student, used)).float()
+            loss = (said - (absent - ETA * (present - absent)).float()).square().mean()
+            for row, at, time in kept:
+                with torch.no_grad():
+                    goal = model.predict_noise(at, time, others[row])
+                kept_said = student.predict_noise(at, time, student.encode([retained[row]]))
+                loss = loss + gamma / len(kept) * (kept_said - goal).float().square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+        optimiser.step()
+        yield Step("published", step + 1, iterations, {"erase": float(loss.detach())})
+    before = dict(model.network.named_parameters())
+    deltas = {name: (parameters[name].detach() - before[name].detach()).cpu() for name in names}
+    return Edit(deltas, {"method": "published-advunlearn", "concepts": [concept.model_dump(mode="json")], "seed": seed})
 
 
 def _times(gap: int) -> list[int]:

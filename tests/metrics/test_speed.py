@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import published
 from benchmarks.__main__ import main
-from benchmarks.published import published_esd
+from benchmarks.published import published_advunlearn, published_esd
 from benchmarks.speed import Plan, counted, speed_esd
 from erase.loan import stream
 from erase.model import Concept
@@ -51,6 +51,23 @@ def test_the_mean_cost_of_the_published_loop_is_the_documented_one() -> None:
     mean = sum(2 * len(published._times(20)[: 50 - k]) + 3 for k in range(50)) / 50
     assert mean == pytest.approx(53.96)
     assert (published._times(20)[0], published._times(20)[-1], len(published._times(20))) == (961, 1, 49)
+
+
+def test_the_published_adversarial_loop_costs_what_its_description_says() -> None:
+    toy, steps = Toy(), 2
+    before = weights(toy.network)
+    with counted(toy.network["unet"]) as forwards:
+        edit = drain(published_advunlearn(toy, GOGH, ["a boat", "a cup"], iterations=2, lr=1e-3, attack_steps=steps))
+    # Per iteration: K attacks and one update of a rollout and three predictions, five of a rollout and two.
+    rollouts = 2 * (steps + 1 + 5)
+    least, most = 2 * 1 * rollouts, 2 * 49 * rollouts
+    asked = forwards() - 2 * (3 * (steps + 1) + 2 * 5)
+    assert asked % 2 == 0 and least <= asked <= most
+    mean = sum(2 * len(published._times(20)[: 50 - k]) for k in range(50)) / 50
+    assert 30 * (mean + 3) + (mean + 3) + 5 * (mean + 2) == pytest.approx(1938, abs=1)  # at K = 30, as documented
+    assert same_bits(weights(toy.network), before)
+    assert all(name.startswith("text.") for name in edit.deltas)
+    assert any(delta.abs().max() > 0 for delta in edit.deltas.values())
 
 
 def test_its_sampler_is_plain_ddim() -> None:
