@@ -9,7 +9,6 @@ every step of its attack, and once more for each of the five prompts it retains.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ def published_esd(model: Denoiser, concept: Concept, *, iterations: int, lr: flo
 def published_advunlearn(
     model: Denoiser,
     concept: Concept,
-    retained: Sequence[str],
+    retained: list[str],
     *,
     iterations: int,
     lr: float,
@@ -83,7 +82,7 @@ def published_advunlearn(
     optimiser = torch.optim.Adam([parameters[name] for name in names], lr=lr)
     with torch.no_grad():
         clean = model.encode([concept.phrases[0], ""])
-        others = model.encode([*map(str, retained), ""])
+        others = model.encode([*retained, ""])
     placed = place(student, student.tokens(concept.phrases[0]), 1, "prefix")
     gap = len(model.alphas_cumprod) // GRID
 
