@@ -71,6 +71,13 @@ class Aim:
         """The concept as prompts say it."""
         return self.canvas.spoken(self.target.label)
 
+    def guidance(self, row: Row) -> float:
+        """The guidance a row is drawn with."""
+        for given in (row.guidance, self.canvas.guidance):
+            if given is not None:
+                return given
+        return self.model.default_guidance
+
     def worn(self) -> AbstractContextManager[None]:
         """Inside the block the network is the edited one."""
         return nullcontext() if self.edit is None else self.edit.worn(self.model.network, self.strength)
@@ -99,7 +106,7 @@ class Aim:
                 drawn = yield from self.model.latents(
                     [each.shot for each in some],
                     steps=self.canvas.steps,
-                    guidance=self.canvas.guidance if guidance is None else guidance,
+                    guidance=self.guidance(some[0].row),
                     batch=self.batch,
                     codes=self._codes(some) if exact else None,
                 )
