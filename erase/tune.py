@@ -113,7 +113,7 @@ class Masters:
         names: Sequence[str],
         lr: float,
         held: Mapping[str, Tensor] | None = None,
-        optimiser: Literal["adam", "sgd"] = "adam",
+        optimiser: Literal["adam", "sgd"] | Callable[[dict[str, Tensor]], torch.optim.Optimizer] = "adam",
     ) -> None:
         known = dict(network.named_parameters())
         self.frozen = {name: known[name] for name in names}
@@ -122,8 +122,11 @@ class Masters:
             for name, weight in self.frozen.items()
         }
         self.held = {name: basis.to(self.deltas[name]) for name, basis in (held or {}).items() if name in self.deltas}
-        rule = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
-        self.optimiser = rule(list(self.deltas.values()), lr=lr)
+        if isinstance(optimiser, str):
+            rule = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]
+            self.optimiser: torch.optim.Optimizer = rule(list(self.deltas.values()), lr=lr)
+        else:
+            self.optimiser = optimiser(self.deltas)
 
     def weights(self) -> dict[str, Tensor]:
         """W0 + D in the network's dtype, carrying the graph back to D."""

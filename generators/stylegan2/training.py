@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from erase.adversarial import critic_loss, generator_loss, path_lengths, r1_penalty
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import StyleGenerator, gains
 
@@ -31,29 +31,6 @@ class Recipe(BaseModel, frozen=True):
     mixing: float = Field(0.9, ge=0, le=1, description="share of batches whose layers read two styles")
     half_life: int = Field(20_000, ge=1, description="pictures after which the average forgets half")
     bf16: bool = Field(False, description="convolve in bfloat16; penalties stay in float32")
-
-
-def generator_loss(fake: Tensor) -> Tensor:
-    """Non-saturating loss over the critic's logits [n]."""
-    return F.softplus(-fake).mean()
-
-
-def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Logistic loss over both sides' logits [n]."""
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
-
-
-def r1_penalty(critic: nn.Module, images: Tensor) -> Tensor:
-    """Mean squared length of the logit's gradient with respect to real images (Mescheder et al. 2018), times ½."""
-    images = images.detach().requires_grad_(True)
-    (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
-    return slope.square().sum((1, 2, 3)).mean() / 2
-
-
-def path_lengths(images: Tensor, ws: Tensor, y: Tensor) -> Tensor:
-    """How far each picture moves with its ws [n layer w]: the length of the gradient along y, N(0, 1/(h w)); [n]."""
-    (slope,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
-    return slope.square().sum(2).mean(1).sqrt()
 
 
 def adam(network: nn.Module, lr: float, every: int, *, capturable: bool = False) -> torch.optim.Adam:

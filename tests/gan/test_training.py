@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from erase.adversarial import critic_loss, generator_loss, path_lengths, r1_penalty
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import Shape, StyleGenerator
 from generators.stylegan2.training import (
@@ -16,10 +17,6 @@ from generators.stylegan2.training import (
     Run,
     adam,
     average_w,
-    critic_loss,
-    generator_loss,
-    path_lengths,
-    r1_penalty,
 )
 
 TINY = Shape(resolution=8, z_dim=4, w_dim=4, mapping_layers=2, widths={4: 6, 8: 4})
