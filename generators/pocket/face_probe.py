@@ -1,6 +1,6 @@
 """Two independent readers of face attributes, differently built and trained on different faces.
 
-    python -m generators.pocket.face_probe --device cuda --seconds 60 --out FOLDER    # face-eye and face-judge .safetensors
+    python -m generators.pocket.face_probe --device cuda --seconds 60 --out FOLDER    # face-eye, face-judge
 
 Methods may look through the eye; scores come from the judge alone.
 """

@@ -9,19 +9,21 @@ is thrown away, z stays normal, and the generator begins the adversarial trainin
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generators.pocket.face_data import rendered
-from generators.pocket.train_gan import batches, save
+from generators.pocket.train_gan import batches, drawn, sheet
 from generators.stylegan2 import files
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import Shape, StyleGenerator
-from generators.stylegan2.training import Recipe, Run, adam
+from generators.stylegan2.training import Recipe, Run, adam, average_w
 
 SHARPNESS = 0.5  # how much an error of the picture weighs against a nat of the code
 EDGES = 0.7  # and how much an error of its edges: thin frames cover few pixels
@@ -34,7 +36,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = (3, 32, 64, 128, 192)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 4, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(192 * 16, 2 * z_dim))
 
@@ -104,8 +106,12 @@ def main() -> None:
 
 def keep(run: Run, encoder: Encoder, folder: Path, state: Path, seconds: float, faces: int) -> None:
     """Writes what train_gan goes on from, and what this goes on from."""
-    save(run, folder, folder / "unused-state.safetensors", seconds, faces)
-    (folder / "unused-state.safetensors").unlink()
+    told = {"redrawn": {"steps": run.steps, "pictures_seen": run.steps * run.recipe.batch, "seconds": round(seconds)}}
+    about = {"name": "pocket-gan", "world": "pocket-faces", "steps": 0, "training_faces": [0, faces], **told}
+    run.average.mapping.w_avg.copy_(average_w(run.average))
+    files.save(folder / "generator.safetensors", run.average, about)
+    files.save(folder / "critic.safetensors", run.critic, about)
+    cv2.imwrite(str(folder / "sheet.png"), sheet(drawn(run.average, 128)))
     parts = {"generator": run.generator, "average": run.average, "encoder": encoder}
     tensors = {f"{name}.{key}": value for name, net in parts.items() for key, value in net.state_dict().items()}
     files.write(state, tensors, {"family": "stylegan2-start"})

@@ -88,12 +88,19 @@ def save(run: Run, folder: Path, state: Path, seconds: float, faces: int) -> Non
         "recipe": run.recipe.model_dump(), "seed": run.seed, "steps": run.steps,
         "pictures_seen": run.steps * run.recipe.batch,
         "seconds": round(seconds), "training_faces": [0, faces], "w_avg": "mean of 10000 draws, torch seed 0",
-        "versions": {"torch": version("torch")}, "made_by": "python -m generators.pocket.train_gan",
+        "redrawn": redrawn(folder), "versions": {"torch": version("torch")},
+        "made_by": "python -m generators.pocket.train_gan",
     }  # fmt: skip
     files.save(folder / "generator.safetensors", run.average, about)
     files.save(folder / "critic.safetensors", run.critic, about)
     cv2.imwrite(str(folder / "sheet.png"), sheet(drawn(run.average, 128)))
     files.write(state, run.state(), {"family": "stylegan2-run", "steps": run.steps})
+
+
+def redrawn(folder: Path) -> Any:
+    """What the weights in a folder say about their start as a decoder; None where there is none."""
+    path = folder / "generator.safetensors"
+    return files.load_generator(path)[1].get("redrawn") if path.exists() else None
 
 
 def batches(pictures: Tensor, draws: torch.Generator) -> Callable[[int], Tensor]:

@@ -1,0 +1,261 @@
+"""Adapt, then Unlearn (Tiwari, Chandran, Prathosh; TMLR 2025, arXiv 2309.14054): without any of the training data.
+
+Somebody marks the generator's own images that show the concept.  Stage 1 adapts the generator to these K times,
+
+    θ_k = argmin  L_adv(θ; marked images) + λ/2 · Σ_i F_i (θ_i − θ_G,i)²,   F_i = mean (∂D/∂θ_i)²,
+
+and stage 2 trains it, from θ_G again, on its images without the concept while pushing it away from all θ_k:
+
+    L_adv(θ; other images) + c · R(ρ),   R = e^(−αρ) (EL2) · −ρ (NL2) · 1/ρ (IL2).
+
+With u = θ − θ_G, v_k = θ_k − θ_G, S = Σ v_k and q = Σ ‖v_k‖², all that is kept of K models is S and q:
+
+    ρ = Σ_k ‖θ − θ_k‖² / Σ_k ‖θ_G − θ_k‖² = (K‖u − S/K‖² + q − ‖S‖²/K) / q.
+
+ρ is 1 at the start whatever the model, K and stage 1; norms are those of unfolded weights.  ρ, and c chosen such that
+the repulsion's first gradient is β times the adversarial one, are ours: the published γ range from 0.1 to 100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from erase.adversarial import Duel, critic_of, generator_loss
+from erase.edit import Edit
+from erase.feedback import Marks, marked, pictures
+from erase.job import trained
+from erase.loan import stream, substituted
+from erase.model import Concept, Gan
+from erase.tune import tune
+from erase.work import Step, Work, with_state
+
+Weights = Mapping[str, Tensor]
+FISHER_BATCH = 8
+
+
+class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
+    """Adapts a GAN to the concept, then trains it away from there on its own images without it."""
+
+    paper: ClassVar[str] = "Adapt then Unlearn (arXiv 2309.14054)"
+    needs: ClassVar[type] = Gan
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "attribute": {},
+        "ewc": {"form": "ewc"},
+        "extrapolation": {"form": "extrapolate"},
+        "celeba-hq": {
+            "marked": 300, "models": 5, "adapt_steps": 6000, "positives": 5000, "steps": 4001, "path": 2.0, "r1": 10.0,
+        },
+    }  # fmt: skip
+
+    form: Literal["EL2", "NL2", "IL2", "ewc", "extrapolate"] = Field(
+        "EL2",
+        description="what drives the generator from the adapted ones: EL2, NL2, IL2 · two baselines: ewc, only held "
+        "where it was, and extrapolate, the mean adaptation worn backwards without a stage 2",
+    )
+    marks: str = Field(
+        "", description='a JSON file {"yes": [seeds], "no": [seeds]} of a person\'s clicks; empty: the model\'s scorer'
+    )
+    marked: int = Field(200, ge=8, le=100_000, description="images with the concept that stage 1 adapts to")
+    positives: int = Field(2000, ge=8, le=1_000_000, description="images without it that stage 2 learns from")
+    models: int = Field(3, ge=1, le=64, description="adapted models (K); more tell better where the concept lies")
+    adapt_steps: int = Field(150, ge=1, le=1_000_000, description="optimiser steps of each adaptation")
+    steps: int = Field(400, ge=1, le=1_000_000, description="optimiser steps of stage 2")
+    lr: float = Field(0.002, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
+    batch: int = Field(16, ge=2, le=1024, description="images per step")
+    alpha: float = Field(2.0, gt=0, le=100, description="how fast EL2's push fades with distance (α)")
+    push: float = Field(0.5, ge=0, le=100, description="the push at the first step, against the adversarial loss (β)")
+    ewc: float = Field(5e8, ge=0, description="how firmly weights the critic cares for stay in stage 1 (λ)")
+    fisher: int = Field(32, ge=8, le=100_000, description="images from which that is learnt")
+    backwards: float = Field(1.0, gt=0, le=10, description="of extrapolate: how far the adaptation is worn backwards")
+    r1: float = Field(0.1, ge=0, description="strength of the critic's gradient penalty")
+    path: float = Field(2.0, ge=0, description="strength of path length")
+
+    def erase(
+        self,
+        model: Gan,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """Looks, adapts K times, unlearns; each Step's state resumes the job to the same bits."""
+        edit = yield from trained(self, model, concepts, keep, seed, state, partial(self._train, model, concepts, seed))
+        by = (self.marks and "marks") or model.scorer(concepts[0]).name
+        return Edit(edit.deltas, {**edit.about, "steered_by": by})
+
+    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+        """Steps of each network; memory does not grow with the adapted models."""
+        adapted = 0 if self.form == "ewc" else self.models * self.adapt_steps
+        unlearning = 0 if self.form == "extrapolate" else self.steps
+        return {"adapt_steps": adapted, "unlearn_steps": unlearning, "gradient_steps": 2 * (adapted + unlearning)}
+
+    def _train(
+        self, model: Gan, concepts: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
+    ) -> Work[dict[str, Tensor]]:
+        critic_of(model)
+        marks = yield from marked(
+            model, concepts, self.marks, yes=self.marked, no=self.positives, seed=seed, state=state
+        )
+        known, sums = marks.state(), Sums(model)
+        if self.form != "ewc":
+            yield from with_state(self._adapt(model, marks, seed, state, sums), known)
+            known |= sums.state()
+        if self.form == "extrapolate":
+            return {name: -self.backwards * mean.cpu() for name, mean in sums.mean().items()}
+        fisher = yield from with_state(self._fisher(model, seed, state), known) if self.form == "ewc" else _nothing()
+        return (yield from with_state(self._unlearn(model, marks, seed, state, sums, fisher), known | fisher))
+
+    def _adapt(self, model: Gan, marks: Marks, seed: int, state: Mapping[str, Tensor], sums: Sums) -> Work[None]:
+        sums.load(state)
+        if sums.count == self.models:
+            return
+        fisher = yield from with_state(self._fisher(model, seed, state), sums.state())
+        real = pictures(model, marks.yes)
+        for k in range(sums.count, self.models):
+            duel = self._duel(model, real, self.adapt_steps, ("adapt", k), seed)
+            work = tune(self.adapt_steps, partial(duel.step, more=partial(self._held, fisher)), (duel,),
+                        state if k == sums.count else {})  # fmt: skip
+            yield from with_state(_named(work, f"adapt {k + 1} of {self.models}"), sums.state() | fisher)
+            sums.add(duel.average)
+            state = {}
+
+    def _unlearn(
+        self, model: Gan, marks: Marks, seed: int, state: Mapping[str, Tensor], sums: Sums, fisher: Weights
+    ) -> Work[dict[str, Tensor]]:
+        duel = self._duel(model, pictures(model, marks.no), self.steps, ("unlearn",), seed)
+        ended = sums.count == self.models and "scale" in state
+        scale = state["scale"] if ended else self._scale(duel, sums) if self.form != "ewc" else torch.ones([])
+        more = partial(self._held, fisher) if self.form == "ewc" else partial(self._repelled, sums, scale)
+        work = tune(self.steps, partial(duel.step, more=more), (duel,), state if ended else {})
+        yield from with_state(_named(work, "unlearn"), {"scale": scale})
+        return {name: delta.detach().cpu() for name, delta in duel.average.items()}
+
+    def _duel(self, model: Gan, real: Any, steps: int, purpose: Sequence[str | int], seed: int) -> Duel:
+        return Duel(
+            model, real, lr=self.lr, batch=self.batch, half_life=max(1.0, steps / 10), r1=self.r1, path=self.path,
+            purpose=purpose, seed=seed,
+        )  # fmt: skip
+
+    def _fisher(self, model: Gan, seed: int, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """F by `fisher.NAME` over the style layers from 8 px up: mean squared slope of single logits of a batch."""
+        names = [name for name, _ in model.network.named_parameters() if _elastic(name)]
+        if all(f"fisher.{name}" in state for name in names):
+            return {f"fisher.{name}": state[f"fisher.{name}"] for name in names}
+        critic, parameters = critic_of(model), dict(model.network.named_parameters())
+        leaves = {name: parameters[name].detach().clone().requires_grad_(True) for name in names}
+        total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        duel = self._duel(model, lambda chosen: chosen, 1, ("fisher",), seed)
+        batches = -(-self.fisher // FISHER_BATCH)
+        for number in range(batches):
+            with torch.enable_grad(), substituted(model.network, leaves):
+                logits = critic(duel.fakes(stream(seed, "fisher", number), FISHER_BATCH)[0])
+                for logit in logits:
+                    slopes = torch.autograd.grad(logit, list(leaves.values()), retain_graph=True)
+                    for name, slope in zip(names, slopes, strict=True):
+                        total[name] += slope.square() / (batches * FISHER_BATCH)
+            yield Step("fisher", number + 1, batches)
+        return {f"fisher.{name}": value for name, value in total.items()}
+
+    def _held(self, fisher: Weights, deltas: Weights) -> dict[str, Tensor]:
+        """λ/2 · Σ F u²; folding a gain into a weight changes F and u such that this stays what it was."""
+        return {"ewc": self.ewc / 2 * torch.stack([(f * deltas[name.removeprefix("fisher.")].square()).sum()
+                                                   for name, f in fisher.items()]).sum()}  # fmt: skip
+
+    def _repelled(self, sums: Sums, scale: Tensor, deltas: Weights) -> dict[str, Tensor]:
+        return {"repel": scale * self._shape(sums.distance(deltas))}
+
+    def _shape(self, distance: Tensor) -> Tensor:
+        """R(ρ); NL2 has no lower end and stops at 4."""
+        if self.form == "EL2":
+            return (-self.alpha * distance).exp()
+        return 1 / distance if self.form == "IL2" else -distance.clamp(max=4.0)
+
+    def _scale(self, duel: Duel, sums: Sums) -> Tensor:
+        """c: the push's gradient at θ_G is β times the adversarial one, both in units of unfolded weights."""
+        deltas = duel.generator.deltas
+        with torch.enable_grad():
+            network = duel.model.network
+            with substituted(network, duel.generator.weights()):
+                images, _ = duel.fakes(stream(duel.seed, "scale"), self.batch)
+                adversarial = generator_loss(critic_of(duel.model)(images))
+            both = (adversarial, self._shape(sums.distance(deltas)))
+            found = [torch.autograd.grad(loss, list(deltas.values()), allow_unused=True) for loss in both]
+        lengths = [
+            torch.stack([(g * gain).square().sum() for g, gain in zip(slopes, sums.gains, strict=True)
+                         if g is not None]).sum().sqrt()
+            for slopes in found
+        ]  # fmt: skip
+        return (self.push * lengths[0] / lengths[1].clamp(min=1e-12)).cpu()
+
+
+class Sums:
+    """S = Σ v_k by parameter and q = Σ ‖v_k‖² over the synthesis: all that is kept of the adapted models."""
+
+    def __init__(self, model: Gan) -> None:
+        self.vectors = {name: torch.zeros_like(weight) for name, weight in model.network.named_parameters()}
+        self.gains = [model.gains[name] for name in self.vectors]
+        self.drawing = {name: gain for name, gain in zip(self.vectors, self.gains, strict=True)
+                        if name.startswith("synthesis.")}  # fmt: skip
+        self.squares, self.count = torch.zeros([], dtype=torch.float64), 0
+
+    def add(self, vector: Weights) -> None:
+        """Takes in one more adapted model, given as its difference from the original."""
+        self.squares += self._square(vector)
+        for name, value in vector.items():
+            self.vectors[name] += value
+        self.count += 1
+
+    def distance(self, u: Weights) -> Tensor:
+        """ρ of a model that differs from the original by u, differentiable.  Centred, for float32's sake."""
+        spread = self.squares - self._square(self.vectors) / self.count
+        near = self._square({name: u[name] - self.vectors[name] / self.count for name in self.drawing})
+        return (self.count * near + spread.to(near)) / self.squares.to(near)
+
+    def mean(self) -> dict[str, Tensor]:
+        """v̄ by parameter: the mean adaptation."""
+        return {name: vector / self.count for name, vector in self.vectors.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        vectors = {f"sum.{name}": vector for name, vector in self.vectors.items()}
+        return {k: v.clone() for k, v in vectors.items()} | {
+            "squares": self.squares.clone(), "adapted": torch.tensor(self.count),
+        }  # fmt: skip
+
+    def load(self, flat: Mapping[str, Tensor]) -> None:
+        if "adapted" not in flat:
+            return
+        self.count, self.squares = int(flat["adapted"]), flat["squares"].clone()
+        for name, vector in self.vectors.items():
+            vector.copy_(flat[f"sum.{name}"])
+
+    def _square(self, vector: Weights) -> Tensor:
+        """‖x‖² over the synthesis, in units of unfolded weights."""
+        return torch.stack([(vector[name] / gain).square().sum() for name, gain in self.drawing.items()]).sum()
+
+
+def _elastic(name: str) -> bool:
+    """Whether the published code holds this parameter: a style convolution above 4 px."""
+    path = name.split(".")
+    return path[0] == "synthesis" and path[1] != "b4" and path[2] in ("conv0", "conv1")
+
+
+def _named(work: Work[None], stage: str) -> Work[None]:
+    """The same job under another stage's name."""
+    try:
+        for step in work:
+            yield replace(step, stage=stage)
+    finally:
+        work.close()
+
+
+def _nothing() -> Work[dict[str, Tensor]]:
+    return {}
+    yield  # a job of no Steps
