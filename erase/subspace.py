@@ -35,19 +35,16 @@ def unused(S: Tensor, hold: float, rule: Rule = "energy") -> Tensor:
     return vectors[:, ~used]
 
 
-def without(Q: Tensor, V: Tensor) -> Tensor:
-    """Q·null(VᵀQ): the directions of Q [code q] that are at right angles to every row of V [v code]."""
-    if not len(V) or not Q.shape[1]:
-        return Q
-    _, sizes, right = torch.linalg.svd(V @ Q)
-    # Against the rows themselves, not against what Q has left of them: a row outside Q takes nothing away.
-    rank = int((sizes > ROUNDING**0.5 * torch.linalg.matrix_norm(V, 2)).sum())
-    return Q @ right[rank:].T
+def outside(V: Tensor) -> Tensor:
+    """B [code rest], orthonormal: the directions at right angles to every row of V [v code]."""
+    _, sizes, right = torch.linalg.svd(V)
+    rank = int((sizes > ROUNDING**0.5 * sizes[:1]).sum())
+    return right[rank:].T
 
 
-def free_share(C: Tensor, Q: Tensor) -> Tensor:
-    """ρ [n] = ‖Qᵀc‖² / ‖c‖² of rows C [n code]: how much of each lies where it may be changed."""
-    return (C @ Q).square().sum(1) / C.square().sum(1).clamp_min(torch.finfo(C.dtype).tiny)
+def free_share(C: Tensor, Q: Tensor, B: Tensor) -> Tensor:
+    """ρ [n] = ‖Qᵀc‖² / ‖Bᵀc‖² of rows C [n code]: of what each has in B, how much lies in Q, a part of it."""
+    return (C @ Q).square().sum(1) / (C @ B).square().sum(1).clamp_min(torch.finfo(C.dtype).tiny)
 
 
 def held_change(C: Tensor, A: Tensor, Q: Tensor, beta: float) -> Tensor:

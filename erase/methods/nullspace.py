@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
@@ -25,11 +24,13 @@ from erase.fold import fold
 from erase.model import BadInput, Concept, Denoiser, Rows, require
 from erase.rows import POOLED, Gathered, gather
 from erase.sentences import Templates
-from erase.subspace import Rule, centres, free_share, gram, held_change, unused, without
+from erase.subspace import Rule, centres, free_share, gram, held_change, outside, unused
 from erase.work import Step, Work
 
 NEARLY_KEPT = 0.05  # of a concept's codes free to change, less than this: what is kept nearly contains it
-ALL_THE_WAY = 1 - 1e-3  # moved by more than this share, a concept that is nearly kept would be amplified 1/√ρ-fold
+# Of the way to its anchor such a concept may go: with less nothing is erased, with more the little that is free of it
+# is amplified 1/√ρ-fold, and whatever else shares it is torn along.
+SENSIBLE = (1e-3, 1 - 1e-3)
 
 
 class NullSpace(BaseModel, frozen=True, extra="forbid"):
@@ -43,7 +44,7 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         "object": {},
         "nudity": {},
         "safe": {"anchor": "kept"},
-        "paper": {"rows": "last", "kept_rows": "last", "templates": False, "rule": "speed", "rest": "centres",
+        "paper": {"rows": "last", "kept_rows": "last", "templates": False, "rule": "speed",
                   "beta": 1.0, "readers": "v", "filter": True},
     }  # fmt: skip
 
@@ -51,7 +52,7 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         1.0, gt=0, le=1e4, description="how strongly everything resists change (β): more is gentler on other pictures"
     )
     hold: float = Field(
-        0.95, ge=0, le=1, description="share of what is kept that may not move: more keeps better and erases less"
+        0.99, ge=0, le=1, description="share of what is kept that may not move: more keeps better and erases less"
     )
     rule: Rule = Field("energy", description="what counts as kept: the share `hold`, or the published fixed threshold")
     anchor: Literal["given", "kept"] = Field(
@@ -66,7 +67,8 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         True, description="move and hold words inside sentences too: true, or a list such as 'a photo of {}'"
     )
     rest: Literal["all", "centres", "none"] = Field(
-        "all", description="hold what every image reads: all of the empty prompt, its start and three centres, or none"
+        "centres",
+        description="hold what every image reads: all of the empty prompt, its start and three centres, or nothing",
     )
     filter: bool = Field(False, description="hold only those kept codes that an unheld edit would move most")
 
@@ -85,8 +87,8 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         codes = yield from gather(
             model, concepts, keep, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates
         )
-        Q = self.free(codes)
-        shares = self._erasable(codes, Q, concepts)
+        B, Q = self.free(codes)
+        shares = self._erasable(codes, B, Q, concepts)
         C = codes.present
         A = codes.absent if self.anchor == "given" else C - C @ Q @ Q.T
         change = held_change(C, A, Q, self.beta)
@@ -99,26 +101,29 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
             about["note"] = " ".join(notes)
         return Edit(deltas, about)
 
-    def free(self, codes: Gathered) -> Tensor:
-        """Q [code q]: the directions that may change."""
+    def free(self, codes: Gathered) -> tuple[Tensor, Tensor]:
+        """B and Q [code q]: the directions that not every image reads, and those of them that may change.
+
+        What is kept is weighed in B: codes of all words have much in common, which would pass for most of their energy.
+        """
         rest = {"all": codes.resting, "centres": centres(codes.resting), "none": codes.resting[:0]}[self.rest]
+        B = outside(rest)
         kept = codes.kept
         if self.filter and len(kept):
-            everywhere = torch.eye(kept.shape[1], dtype=kept.dtype)
-            moved = (kept @ held_change(codes.present, codes.absent, everywhere, self.beta).T).norm(dim=1)
+            moved = (kept @ held_change(codes.present, codes.absent, B, self.beta).T).norm(dim=1)
             kept = kept[moved > moved.mean()]
-        return without(unused(gram(kept), self.hold, self.rule), rest)
+        return B, B @ unused(gram(kept @ B), self.hold, self.rule)
 
-    def _erasable(self, codes: Gathered, Q: Tensor, concepts: Sequence[Concept]) -> dict[str, float]:
-        """ρ of each concept, the mean over its rows; BadInput where moving it would tear everything else along."""
+    def _erasable(self, codes: Gathered, B: Tensor, Q: Tensor, concepts: Sequence[Concept]) -> dict[str, float]:
+        """ρ of each concept, the mean over its rows; BadInput for one that cannot be erased without what is kept."""
         shares = {}
         for concept, C in zip(concepts, codes.present.split(codes.owners), strict=True):
-            rho = float(free_share(C, Q).mean())
-            size = rho * float(C.square().sum(1).mean())
-            if rho < NEARLY_KEPT and (rho == 0 or size / (size + self.beta) > ALL_THE_WAY):
+            rho = float(free_share(C, Q, B).mean())
+            size = float((C @ Q).square().sum(1).mean())
+            if rho < NEARLY_KEPT and not SENSIBLE[0] < size / (size + self.beta) < SENSIBLE[1]:
                 raise BadInput(
-                    f"What is kept contains {concept.name!r}: {rho:.1%} of it is free to change. "
-                    "Keep fewer concepts, or lower --hold, or raise --beta."
+                    f"What is kept contains {concept.name!r}: only {rho:.1%} of it is free to change. "
+                    "Keep fewer concepts, lower --hold, or raise --beta if it is near 0."
                 )
             shares[concept.name] = round(rho, 6)
         return shares
