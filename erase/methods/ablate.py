@@ -29,13 +29,13 @@ from erase.slices import select
 from erase.tune import Ask, Confine, Masters, held, regress, tune
 from erase.work import Work, with_state
 
+ARTICLES = {"a", "an", "the"}
+
 
 def needs_prior(concept: Concept) -> bool:
     """Whether the anchor is so near to the concept that its own pictures must be retained."""
-    shared = {word for phrase in concept.phrases for word in plain(phrase).split()} & set(
-        plain(concept.instead).split()
-    )
-    return bool(shared) or concept.kind == "nudity"
+    said = {word for phrase in concept.phrases for word in plain(phrase).split()} - ARTICLES
+    return not said.isdisjoint(plain(concept.instead).split()) or concept.kind == "nudity"
 
 
 class Ablation(BaseModel, frozen=True, extra="forbid"):

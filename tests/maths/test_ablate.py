@@ -67,6 +67,7 @@ def test_noise_as_target_is_another_task(toy: Toy) -> None:
     [
         (Concept(name="Van Gogh", kind="style"), False),
         (Concept(name="Grumpy cat", anchor="cat"), True),
+        (Concept(name="a cat", anchor="a dog"), False),
         (Concept(name="R2D2", prompts=("a small robot",), anchor="robot"), True),
         (Concept(name="nudity", kind="nudity"), True),
     ],
