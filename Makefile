@@ -4,12 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test floors lint format
+.PHONY: help setup demo test lint format
 
 help:
 	@echo "make demo    erase a style from the bundled model, judge it, draw it, export it (into demo/)"
 	@echo "make test    run every test that needs neither a GPU nor a browser"
-	@echo "make floors  measure whether the shipped models reach the numbers promised of them"
 	@echo "make lint    ruff and pyright"
 	@echo "make format  let ruff rewrite the files"
 
@@ -26,10 +25,7 @@ demo: $(READY)
 
 # One thread: the models under test are tiny, and threads that wait for each other cost more than they add.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not browser and not floors" $(PYTEST_ARGS)
-
-floors: $(READY)
-	$(BIN)/python -m pytest -q -m floors $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not browser" $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
