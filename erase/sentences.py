@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -20,14 +21,30 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _one_gap(templates: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
-    for template in () if isinstance(templates, bool) else templates:
-        if template.count("{}") != 1:
-            raise BadInput(f"the template {template!r} needs exactly one {{}}, where the concept goes")
-    return templates
+def _sentences(templates: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
+    """Templates with one gap each; '@captions.txt' stands for the lines of that file, so that records hold them."""
+    if isinstance(templates, bool):
+        return templates
+    lines = [line for template in templates for line in (_lines(template[1:]) if template[:1] == "@" else [template])]
+    for line in lines:
+        if line.count("{}") != 1:
+            raise BadInput(f"the template {line!r} needs exactly one {{}}, where the concept goes")
+    return tuple(lines)
 
 
-Templates = Annotated[bool | tuple[str, ...], AfterValidator(_one_gap)]
+def _lines(file: str) -> list[str]:
+    try:
+        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"the file of templates {file!r} cannot be read ({error}); it holds one sentence a line"
+        ) from None
+    if not any(lines):
+        raise BadInput(f"the templates' file {file!r} is empty; it should hold one sentence with a {{}} a line")
+    return [line for line in lines if line]
+
+
+Templates = Annotated[bool | tuple[str, ...], AfterValidator(_sentences)]
 
 
 def chosen(templates: bool | tuple[str, ...], concept: Concept) -> tuple[str, ...]:

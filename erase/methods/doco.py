@@ -84,7 +84,9 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
     guidance: float = Field(6.0, gt=1, le=30, description="guidance of these pictures; higher makes them plainer")
     steps: int = Field(25, ge=1, le=1000, description="denoising steps of a picture")
     templates: Templates = Field(
-        True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
+        True,
+        description="also teach the concept inside sentences: true, a list such as 'a photo of {}', or "
+        "'@captions.txt' with one a line",
     )
     confine: Confine = Field(
         "start",

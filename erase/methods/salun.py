@@ -77,7 +77,9 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         7.5, ge=0, le=30, description="guidance (w) under which a weight's part in the concept is measured"
     )
     templates: Templates = Field(
-        True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
+        True,
+        description="also teach the concept inside sentences: true, a list such as 'a photo of {}', or "
+        "'@captions.txt' with one a line",
     )
     teacher: Literal["base", "self"] = Field(
         "base", description="who says what the anchor is: the unedited model, or the student of the moment"

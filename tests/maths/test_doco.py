@@ -221,8 +221,9 @@ def test_a_discriminator_that_diverges_is_a_sentence_and_the_last_state_is_good(
 
 
 def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
-    with pytest.raises(BadInput, match="leaves none for erasing"):
-        build("doco", None, {"iterations": 100})
+    for warmup in (100, 200):
+        with pytest.raises(BadInput, match="leaves none for erasing"):
+            build("doco", None, {"iterations": 100, "warmup": warmup})
     assert build("doco", None, {"iterations": 100, "warmup": 99})
 
 
