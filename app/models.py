@@ -11,6 +11,7 @@ import generators
 from app.runs import Run, is_run, open_run
 from erase.edit import Edit
 from erase.errors import BadInput, plain
+from generators.checkpoints import edits
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,24 @@ class Loading:
 
 @dataclass(frozen=True)
 class Source:
-    """What a MODEL|RUN argument means: the base model's name or absolute path, and the run whose edit it wears."""
+    """What a MODEL|RUN argument means: the base model's name or absolute path, and the run whose edit it wears.
+
+    An edit file, or a LoRA that was exported here, stands for its base model wearing it.
+    """
 
     base: str
     run: Run | None
+    worn: Edit | None = None
 
     def edit(self) -> Edit | None:
-        """The run's edit; None for a plain model."""
-        return None if self.run is None else self.run.edit()
+        """The run's or the file's edit; None for a plain model."""
+        return self.worn if self.run is None else self.run.edit()
 
     def ledger(self) -> list[Edit]:
-        """The run's edits one by one, oldest first; none of a plain model."""
-        return [] if self.run is None else self.run.ledger()
+        """The run's edits one by one, oldest first; a file's one; none of a plain model."""
+        if self.run is not None:
+            return self.run.ledger()
+        return [] if self.worn is None else [self.worn]
 
 
 def source(name: str) -> Source:
@@ -51,6 +58,9 @@ def source(name: str) -> Source:
     for bundled in generators.BUNDLED:
         if plain(bundled) == plain(name):
             return Source(bundled, None)
+    if edits.is_edit(Path(name)):
+        worn = edits.read(Path(name))
+        return Source(edits.base(worn, Path(name)), None, worn)
     return Source(str(Path(name).resolve()) if Path(name).exists() else name, None)
 
 

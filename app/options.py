@@ -125,13 +125,18 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
 
     export = verb("export", "export:export", "write a RUN's edited model in a format other programs open")
     _loading(export, dtype=False)
-    export.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    export.add_argument("source", metavar="RUN", help="the folder of a finished run, or an edit file")
     export.add_argument("--as", dest="form", required=True, metavar="FORMAT", help="the format, or `list` to see them")
     export.add_argument("--out", metavar="PATH", help="where to write")
     export.add_argument(
         "--dtype", dest="save_dtype", choices=DTYPES, help="of the written weights (default: as the model's)"
     )
     export.add_argument("--strength", type=float, default=1.0, metavar="S", help="how much of the edit (default: 1)")
+    export.add_argument("--variant", metavar="NAME", help="goes into a pipeline's file names, for example fp16")
+    export.add_argument(
+        "--error", type=float, metavar="E", help="share of the edit a low-rank format may miss (LoRA: 0.01)"
+    )
+    export.add_argument("--rank", type=int, metavar="R", help="of a low-rank format, instead of --error")
     export.add_argument("--force", action="store_true", help="replace what is already at --out")
     return parser, verbs
 

@@ -19,9 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from erase.low_rank import expanded
 from erase.model import BadInput, nearest
 
 FORMAT = 1
+COMPRESSED = 2  # as 1, and some deltas are products NAME.up · NAME.down
 
 
 def canonical(name: str) -> str:
@@ -140,9 +142,10 @@ class Edit:
                 if "edit" not in header:
                     raise BadInput(f"{path} holds tensors but is no edit: its header has no provenance.")
                 told = json.loads(header["edit"])
-                if told["format"] > FORMAT:
+                if told["format"] > COMPRESSED:
                     raise BadInput(f"{path} was written by a newer version (format {told['format']}); please update.")
-                return Edit({name: file.get_tensor(name) for name in list(file.keys())}, told["about"])
+                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+                return Edit(expanded(tensors) if told["format"] == COMPRESSED else tensors, told["about"])
         except (SafetensorError, json.JSONDecodeError, TypeError, KeyError) as error:
             raise BadInput(f"{path} is damaged, cut short or no edit file ({error}); write it again.") from error
 

@@ -16,9 +16,10 @@ from erase.errors import BadInput
 from erase.model import Codes, Concept, Contrast, Rows, Shot, Trajectory
 from erase.work import Step, Work, drain
 from generators import sampling
-from generators.checkpoints.parts import Parts
+from generators.checkpoints.parts import Family, Parts
 from generators.codes import Reading, zeros_like
-from generators.export.folder import arriving, write
+from generators.export.arrive import arriving
+from generators.export.folder import write
 
 DECODED_AT_ONCE = 8 * 512 * 512  # pixels
 
@@ -45,7 +46,8 @@ class StableDiffusion:
     def __init__(
         self, parts: Parts, *, device: torch.device, attention_slicing: bool = False, offload: bool = False
     ) -> None:
-        self.name, self.family, self.licence, self.settings = parts.name, parts.family, parts.licence, parts.settings
+        self.name, self.licence, self.settings = parts.name, parts.licence, parts.settings
+        self.family: Family = parts.family
         self.scheduler = parts.scheduler
         self.network = Network(parts.unet, parts.texts)
         self.reading = Reading(parts.texts, parts.tokenizers)

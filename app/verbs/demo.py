@@ -18,8 +18,7 @@ from app.verbs.erase import work_on
 from app.verbs.judge import RUN_SUITE, judge_run
 from benchmarks.suite import suite
 from erase.methods import build
-from generators.export.card import card
-from generators.export.pipeline import export_pipeline
+from generators.export.exporter import export
 
 MODEL, CONCEPT, KEEP = "pocket-sd", "Van_Gogh", ("Watercolor", "Crayon", "Sketch", "Cartoon")
 METHOD, PRESET = "uce", "style"
@@ -50,8 +49,7 @@ def demo(args: argparse.Namespace) -> Answer:
     say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing does not use.")
     report = judge_run(run, model, edit, suite(RUN_SUITE))
     say("3/3 Exporting: the erased model as a folder that any diffusers program opens.")
-    written = card(edit.about, run.report(), licence=model.licence)
-    exported = follow(export_pipeline(model, edit, out / "pipeline", force=True, card=written), "exporting")
+    exported = follow(export(model, edit, out / "pipeline", force=True, report=run.report()), "exporting")
     document = {
         "version": 1, "status": "done", "run": run.folder, "grid": run.folder / "grid.png", "pipeline": exported.path,
         "max_difference": exported.max_difference, "seconds": time.monotonic() - began,

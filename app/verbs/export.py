@@ -1,46 +1,82 @@
-"""`studio export`: a run's edited model in a format that other programs open."""
+"""`studio export`: a run's edit in a format that other programs open."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 from app.answer import Answer, table
 from app.files import size
-from app.models import load, loading
+from app.models import load, loading, source
 from app.progress import follow
-from app.runs import open_run
+from erase.edit import Edit
 from erase.errors import BadInput, match
-from generators.export.card import card
-from generators.export.pipeline import export_pipeline
-
-FORMATS = {"pipeline": "a diffusers folder with the edit merged in, and a model card; any diffusers program opens it"}
+from generators.export.card import approximation
+from generators.export.exporter import Exported, asked_of
+from generators.export.exporter import export as exporting
+from generators.export.form import FORMS, GAN, Asked, form, refusal
 
 
 def export(args: argparse.Namespace) -> Answer:
-    """Write the model, prove that it opens and draws the same, and say where it is."""
-    run = open_run(args.source)
+    """Write the format, prove that it opens elsewhere and draws the same, and say where it is."""
+    what = source(args.source)
+    edit = what.edit()
+    if edit is None:
+        raise BadInput(f"{args.source} is a model without an edit. `studio erase` makes a RUN, which has one.")
+    asked = asked_of(args.form, args.strength, args.save_dtype, args.variant, args.error, args.rank)
     if args.form == "list":
-        listed = [{"name": name, "about": about} for name, about in FORMATS.items()]
-        return Answer({"version": 1, "formats": listed}, table(("format", "what it is"), list(FORMATS.items())))
-    match(args.form, FORMATS, "export format")
+        return _listed(edit, asked)
+    name = match(args.form, (*FORMS, GAN), "export format")
     if args.out is None:
-        raise BadInput("Where to? Add --out PATH for the exported model.")
-    edit = run.edit()
-    out = Path(args.out)
-    model = load(run.job.model, loading(args))
-    written = card(edit.about, run.report(), licence=model.licence)
-    work = export_pipeline(
-        model, edit, out, strength=args.strength, dtype=args.save_dtype, force=args.force, card=written
+        raise BadInput("Where to? Add --out PATH for the export.")
+    if (why := refusal(name, edit, asked)) is not None:  # before the model is loaded
+        raise BadInput(why)
+    model = load(what.base, loading(args))
+    work = exporting(
+        model, edit, Path(args.out), name, strength=args.strength, dtype=args.save_dtype, variant=args.variant,
+        error=args.error, rank=args.rank, force=args.force, report=what.run and what.run.report(),
+        attacks=what.run and attacks_of(what.run.folder),
+    )  # fmt: skip
+    exported = follow(work, f"exporting as {name}")
+    return Answer(_document(exported), _text(exported))
+
+
+def attacks_of(run: Path) -> dict[str, dict[str, Any]]:
+    """The reports of the attacks on a run, by the names of their folders."""
+    found = sorted((run / "attacks").glob("*/report.json"))
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
+
+
+def _listed(edit: Edit, asked: Asked) -> Answer:
+    listed, rows = [], []
+    for name in (*FORMS, GAN):
+        why = refusal(name, edit, asked)
+        about, opens = (form(name).about, form(name).opens) if name in FORMS else ("an edited generator", "")
+        listed.append({"name": name, "about": about, "opens": opens, "possible": why is None, "why_not": why})
+        rows.append((name, "yes" if why is None else "no", about if why is None else why, opens))
+    return Answer(
+        {"version": 1, "formats": listed}, table(("format", "can", "what it is, or why not", "who opens it"), rows)
     )
-    exported = follow(work, "exporting")
-    document = {
-        "version": 1, "status": "done", "format": "pipeline", "path": exported.path, "files": exported.files,
-        "bytes": exported.bytes, "max_difference": exported.max_difference,
-        "max_latent_difference": exported.max_latent_difference, "seconds": exported.seconds,
+
+
+def _document(exported: Exported) -> dict[str, Any]:
+    proof = exported.proof
+    return {
+        "version": 1, "status": "done", "format": exported.form, "path": exported.path, "files": exported.files,
+        "bytes": exported.bytes, "max_difference": proof.max_difference, "mean_difference": proof.mean_difference,
+        "max_latent_difference": proof.max_latent_difference, "tolerance": proof.tolerance, "effect": proof.effect,
+        **exported.facts, "seconds": exported.seconds,
     }  # fmt: skip
-    text = (
-        f"Exported to {exported.path} ({size(exported.bytes)}). A fresh process opened it with diffusers alone and "
-        f"drew the same image (largest pixel difference {exported.max_difference:.2g})."
-    )
-    return Answer(document, text)
+
+
+def _text(exported: Exported) -> str:
+    proof = exported.proof
+    lines = [
+        f"Exported to {exported.path} ({size(exported.bytes)}). A fresh process opened it with stock libraries alone "
+        f"and drew what the worn edit draws: largest pixel difference {proof.max_difference:.2g}, largest latent "
+        f"difference {proof.max_latent_difference:.2g} (required: {proof.tolerance}).",
+        *([approximation(exported.facts)] if exported.facts else []),
+    ]
+    return "\n".join(lines)

@@ -27,7 +27,7 @@ def judge(args: argparse.Namespace) -> Answer:
     canvas = suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE))
     model = load(what.base, loading(args))
     if what.run is None or edit is None:
-        report = follow(judged(model, suite=canvas), f"judging {model.name}")
+        report = follow(judged(model, edit, suite=canvas), f"judging {model.name}")
         return Answer(report.model_dump(mode="json"), report.table())
     report = judge_run(what.run, model, edit, canvas)
     return Answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ def read(path: Path, name: str, dtype: torch.dtype, config: Path | None = None) 
         ),
         fingerprint=lambda: digest([(path, lambda tensor: tensor if tensor.startswith(prefixes) else None)]),
         settings={"force_zeros_for_empty_prompt": True} if file.family == "xl" else {},
+        defaults=json.loads(file.metadata.get("studio.json", "{}")),
         licence=file.metadata.get("modelspec.license"),
     )
 

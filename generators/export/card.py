@@ -5,93 +5,107 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
+
+from erase import ledger
 
 STATEMENT = (
     "Erasing a concept is not a security boundary. The concept may be recovered by learned embeddings, image guidance, "
     "inpainting or fine-tuning, and a LoRA can simply be left out. Use it together with other measures."
 )
 UNKNOWN = "unknown, ask before redistributing"
+NO_SCORES = "No scores were measured for this export."
+NO_ATTACKS = "No attack was tried on it: how easily the concept comes back is not known."
 
 
-def card(about: Mapping[str, Any], report: Mapping[str, Any] | None = None, *, licence: str | None = None) -> str:
-    """README.md with front matter, from `Edit.about`, an optional report (JSON of `judge`) and the base's licence."""
-    erasures = _erasures(about)
-    names = [name for _, erasure in erasures for name in _names(erasure.get("concepts", ()))]
-    model = _common(erasures, "model")
+@dataclass(frozen=True)
+class Stored:
+    """How the edit lies in an export: format, strength, dtype, variant, and a low-rank format's ranks and errors."""
+
+    form: str
+    strength: float
+    dtype: str
+    variant: str | None
+    facts: Mapping[str, Any]
+
+
+def card(
+    about: Mapping[str, Any],
+    report: Mapping[str, Any] | None = None,
+    attacks: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    licence: str | None = None,
+    recipe: str,
+) -> str:
+    """README.md with front matter, from `Edit.about`, the JSON of `judge` and of attacks by name, the base's licence,
+    and how the export is loaded."""
+    erasures, names = ledger.erasures(about), ledger.erased(about)
+    model = ledger.common(about, "model")
+    known = PurePath(model).name if model else None  # a local model's folder is nobody's business
     front = {
         "license": licence or "unknown",
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["concept-erasure", "stable-diffusion", "text-to-image"],
-        "base_model": model,
+        "base_model": known,
     }
-    title = (
-        f"{model or 'A diffusion model'} without {_listing(names)}"
-        if names
-        else f"{model or 'A diffusion model'}, unedited"
-    )
+    named = known or "A diffusion model"
     sections = [
         "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items() if value is not None) + "---",
-        f"# {title}",
+        f"# {named} without {_listing(names)}" if names else f"# {named}, unedited",
         "\n\n".join(_erasure(strength, erasure) for strength, erasure in erasures)
         if names
         else "No concept was erased.",
-        f"**Base.** {model or 'unknown'}; sha256 of its weights `{_common(erasures, 'base') or 'unknown'}`.",
+        f"**Base.** {known or 'unknown'}; sha256 of its weights `{ledger.common(about, 'base') or 'unknown'}`.",
         f"**Licence.** {licence or UNKNOWN}. It is the base model's, and its use restrictions follow the weights.",
         f"> {STATEMENT}",
-        *([_scores(report)] if report and report.get("scores") else ["No scores were measured for this export."]),
-        "## How to load it\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
-        'pipe = DiffusionPipeline.from_pretrained("PATH/TO/THIS/FOLDER")\n'
-        f'image = pipe("{spoken(about)}").images[0]\n```',
+        _scores(report["scores"], "Scores", report) if report and report.get("scores") else NO_SCORES,
+        *(_scores(attack["scores"], f"Attack: {name}", attack) for name, attack in sorted((attacks or {}).items())),
+        *([] if attacks else [NO_ATTACKS]),
+        f"## How to load it\n\n{recipe}",
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def spoken(about: Mapping[str, Any]) -> str:
     """A prompt that asks for what was erased; empty where nothing was."""
-    names = [name for _, erasure in _erasures(about) for name in _names(erasure.get("concepts", ()))]
+    names = ledger.erased(about)
     return names[0].replace('"', "'") if names else ""
 
 
-def proof_section(proof: Mapping[str, Any], *, strength: float, stored: str, variant: str | None) -> str:
-    """The part of the card that says how this very folder was checked."""
+def proof_section(proof: Mapping[str, Any], stored: Stored) -> str:
+    """The part of the card that says what is in this very export and how it was checked."""
     prompts = ", ".join(
         f"{prompt!r} (seed {seed})" for prompt, seed in zip(proof["prompts"], proof["seeds"], strict=True)
     )
     versions = ", ".join(f"{name} {version}" for name, version in proof["versions"].items())
     where = f"{proof['dtype']}, {proof['device']}; {versions}"
-    option = f", variant `{variant}` (pass `variant={variant!r}` when loading)" if variant else ""
+    option = f", variant `{stored.variant}` (pass `variant={stored.variant!r}` when loading)" if stored.variant else ""
     lines = [
         "## Proof",
-        f"The edit is baked in at strength {strength:g}; weights are stored as {stored}{option}.",
-        f"After writing, a clean process with stock diffusers alone opened this folder and drew {prompts} in "
+        f"Format `{stored.form}`. The edit is in it at strength {stored.strength:g}; weights are stored as "
+        f"{stored.dtype}{option}.",
+        *([approximation(stored.facts)] if stored.facts else []),
+        f"After writing, a clean process with stock libraries alone opened it and drew {prompts} in "
         f"{proof['steps']} steps at guidance {proof['guidance']:g} ({where}). Against the model wearing the edit, the "
         f"largest pixel difference was {proof['max_difference']:.3g} of a range of 1 (mean "
         f"{proof['mean_difference']:.3g}), the largest latent difference {proof['max_latent_difference']:.3g}; "
-        f"required: {proof['tolerance']}.",
+        f"required: {proof['tolerance']}. The edit itself changes these pictures by {proof['effect']:.3g} on average.",
     ]
     return "\n\n".join(lines) + "\n"
 
 
-def _erasures(about: Mapping[str, Any]) -> list[tuple[float, Mapping[str, Any]]]:
-    """The single erasures an edit consists of, each with the strength it enters with."""
-    if "parents" not in about:
-        return [(1.0, about)]
-    return [
-        (float(parent["strength"]) * strength, erasure)
-        for parent in about["parents"]
-        for strength, erasure in _erasures(parent["about"])
-    ]
-
-
-def _common(erasures: Sequence[tuple[float, Mapping[str, Any]]], key: str) -> str | None:
-    values = {str(erasure[key]) for _, erasure in erasures if erasure.get(key)}
-    return values.pop() if len(values) == 1 else ", ".join(sorted(values)) or None
-
-
-def _names(concepts: Sequence[Any]) -> list[str]:
-    return [str(concept["name"]) if isinstance(concept, Mapping) else str(concept) for concept in concepts]
+def approximation(facts: Mapping[str, Any]) -> str:
+    """What a low-rank format keeps and misses, in a sentence."""
+    low, high = facts["ranks"]
+    ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    left = f", {facts['left_out']:.2%} of which is biases, norms and embeddings left out" if facts["left_out"] else ""
+    return (
+        f"The change is stored as products of thin matrices, {ranks}; what they miss of it is {facts['error']:.2%} "
+        f"(Frobenius norm){left}, and of no layer more than {facts['spectral_error']:.2%} in spectral norm."
+    )
 
 
 def _listing(names: Sequence[str]) -> str:
@@ -104,7 +118,7 @@ def _erasure(strength: float, about: Mapping[str, Any]) -> str:
         for concept in about.get("concepts", ())
         if isinstance(concept, Mapping) and concept.get("anchor") is not None
     ]
-    erased, kept = _names(about.get("concepts", ())), _names(about.get("keep", ()))
+    erased, kept = ledger.names(about, "concepts"), ledger.names(about, "keep")
     versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
     entering = f", entering at strength {strength:g}" if strength != 1 else ""
     lines = [
@@ -117,12 +131,12 @@ def _erasure(strength: float, about: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def _scores(report: Mapping[str, Any]) -> str:
+def _scores(scores: Mapping[str, Mapping[str, Any]], title: str, report: Mapping[str, Any]) -> str:
     rows = [
         "| score | this model | 95 % interval | n | unedited | better | measured by | note |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, score in report["scores"].items():
+    for name, score in scores.items():
         interval = f"{_number(score.get('low'))} – {_number(score.get('high'))}" if score.get("low") is not None else ""
         cells = [
             name,
@@ -141,7 +155,7 @@ def _scores(report: Mapping[str, Any]) -> str:
         )
     excluded = report.get("excluded")
     left_out = f"\n\nLeft out of the scores: {json.dumps(excluded, ensure_ascii=False)}." if excluded else ""
-    return "## Scores\n\n" + "\n".join(rows) + left_out
+    return f"## {title}\n\n" + "\n".join(rows) + left_out
 
 
 def _number(value: Any) -> str:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from erase.edit import canonical
-from erase.errors import BadInput
 from erase.work import Step, Work
+from generators.export.arrive import room
+from generators.export.names import clip
 
 if TYPE_CHECKING:
     from generators.stable_diffusion import StableDiffusion
@@ -29,101 +23,57 @@ def write(
     model: StableDiffusion, folder: Path, *, dtype: torch.dtype | None = None, variant: str | None = None
 ) -> Work[None]:
     """Writes the model as it is now; `dtype` None keeps the loaded one, `variant` goes into the file names."""
-    parts = {"unet": model.network.unet, "vae": model.vae}
-    parts |= {f"text_encoder{_nth(place)}": text for place, text in enumerate(model.reading.texts)}
-    dtype = dtype or model.dtype
-    _room(
+    dtype, parts = dtype or model.dtype, _parts(model)
+    room(
         folder, sum(weight.numel() * dtype.itemsize for part in parts.values() for weight in part.state_dict().values())
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    write_configs(model, folder, dtype)
     for done, (name, part) in enumerate(parts.items(), 1):
-        (folder / name).mkdir(exist_ok=True)
         stem = "model" if name.startswith("text") else "diffusion_pytorch_model"
         file = ".".join(filter(None, (stem, variant, "safetensors")))
-        save_file(_weights(name, part, dtype), folder / name / file, metadata={"format": "pt"})
-        _json(folder / name / "config.json", _config(part, dtype))
+        save_file(stored(name, part, dtype), folder / name / file, metadata={"format": "pt"})
         yield Step("write", done, len(parts))
+
+
+def write_configs(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> None:
+    """Writes everything of a pipeline folder but the weights."""
+    for name, part in _parts(model).items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_json(folder / name / "config.json", config(part, dtype))
     for place, tokenizer in enumerate(model.reading.tokenizers):
-        home = folder / f"tokenizer{_nth(place)}"
-        tokenizer.save_pretrained(str(home))
-        # transformers 5 writes tokenizer.json alone; the tokenizer of transformers 4 is read from these two.
-        tokenizer.backend_tokenizer.model.save(str(home))
+        write_tokenizer(tokenizer, folder / f"tokenizer{nth(place)}")
     (folder / "scheduler").mkdir(exist_ok=True)
-    _json(folder / "scheduler" / "scheduler_config.json", _clean(json.loads(model.scheduler.to_json_string())))
-    _json(folder / "model_index.json", _index(model))
-    _json(folder / "studio.json", {"steps": model.default_steps, "guidance": model.default_guidance})
+    write_json(folder / "scheduler" / "scheduler_config.json", _clean(json.loads(model.scheduler.to_json_string())))
+    write_json(folder / "model_index.json", _index(model))
+    write_json(folder / "studio.json", {"steps": model.default_steps, "guidance": model.default_guidance})
 
 
-@contextmanager
-def arriving(folder: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary sibling of `folder` that becomes it when the block ends well, and vanishes otherwise.
-
-    Raises BadInput for a target that holds something: without `force` anything, with it anything but a pipeline. A full
-    disk is BadInput too.
-    """
-    if folder.exists():
-        _refuse_to_overwrite(folder, force)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{folder.parent} cannot be made ({error.strerror}).") from error
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
-    try:
-        yield temporary
-        if folder.exists():
-            os.replace(folder, replaced)
-        os.replace(temporary, folder)
-    except (OSError, SafetensorError) as error:
-        if replaced.exists() and not folder.exists():
-            os.replace(replaced, folder)
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise BadInput(f"No disk space left while writing {folder}; nothing of it was kept.") from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Writes a tokenizer for every release: transformers 5 saves tokenizer.json alone, 4 reads the others."""
+    tokenizer.save_pretrained(str(folder))
+    tokenizer.backend_tokenizer.model.save(str(folder))
 
 
-def _refuse_to_overwrite(folder: Path, force: bool) -> None:
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is a file; give a folder to export into.")
-    if any(folder.iterdir()):
-        if not force:
-            raise BadInput(f"{folder} already holds something; choose another folder or replace it with --force.")
-        if not (folder / "model_index.json").is_file():
-            raise BadInput(
-                f"{folder} holds something that is no pipeline, and --force replaces only pipelines; choose another."
-            )
+def _parts(model: StableDiffusion) -> dict[str, Any]:
+    texts = {f"text_encoder{nth(place)}": text for place, text in enumerate(model.reading.texts)}
+    return {"unet": model.network.unet, "vae": model.vae, **texts}
 
 
-def _room(folder: Path, needed: int) -> None:
-    home = folder
-    while not home.exists():
-        home = home.parent
-    free = shutil.disk_usage(home).free
-    if free < needed:
-        raise BadInput(f"No disk space: {folder} needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free.")
-
-
-def _weights(name: str, part: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def stored(name: str, part: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """A part's weights as they are stored: contiguous, on the CPU, and text towers always with `text_model.`
 
     Without that prefix transformers 4 finds none of them and draws random ones after a mere warning.
     """
-    named = {_stored_name(name, key): weight.detach() for key, weight in part.state_dict().items()}
-    return {key: weight.to("cpu", dtype).contiguous() for key, weight in named.items()}
+    weights = clip(part.state_dict()) if name.startswith("text") else part.state_dict()
+    return {key: weight.detach().to("cpu", dtype).contiguous() for key, weight in weights.items()}
 
 
-def _stored_name(part: str, key: str) -> str:
-    return canonical(f"text.{key}").removeprefix("text.") if part.startswith("text") else key
-
-
-def _config(part: Any, dtype: torch.dtype) -> dict[str, Any]:
+def config(part: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """A network's config as its folder holds it."""
     if isinstance(part.config, dict):  # diffusers
         return _clean(json.loads(part.to_json_string()))
-    config = json.loads(part.config.to_json_string(use_diff=False))
-    return _clean({**config, "architectures": [type(part).__name__], "dtype": str(dtype).removeprefix("torch.")})
+    whole = json.loads(part.config.to_json_string(use_diff=False))
+    return _clean({**whole, "architectures": [type(part).__name__], "dtype": str(dtype).removeprefix("torch.")})
 
 
 def _clean(config: dict[str, Any]) -> dict[str, Any]:
@@ -142,18 +92,19 @@ def _index(model: StableDiffusion) -> dict[str, Any]:
         **{name: [None, None] for name in absent},
         "scheduler": ["diffusers", type(model.scheduler).__name__],
         **{
-            f"text_encoder{_nth(place)}": ["transformers", type(model.reading.texts[place]).__name__]
-            for place in towers
+            f"text_encoder{nth(place)}": ["transformers", type(model.reading.texts[place]).__name__] for place in towers
         },
-        **{f"tokenizer{_nth(place)}": ["transformers", "CLIPTokenizer"] for place in towers},
+        **{f"tokenizer{nth(place)}": ["transformers", "CLIPTokenizer"] for place in towers},
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
 
 
-def _nth(place: int) -> str:
+def nth(place: int) -> str:
+    """What follows the name of the first or second text tower and tokenizer."""
     return "_2" if place else ""
 
 
-def _json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -113,7 +113,12 @@ def test_runs_are_listed_and_finished_ones_not_resumed(studio: Studio, run: Path
 
 def test_the_exported_pipeline_is_proven(studio: Studio, run: Path, tmp_path: Path) -> None:
     formats = studio("export", run, "--as", "list", "--json").document["formats"]
-    assert [entry["name"] for entry in formats] == ["pipeline"]
+    possible = {entry["name"]: entry["possible"] for entry in formats}
+    assert possible == {
+        "pipeline": True, "single-file": True, "kohya-lora": True, "diffusers-lora": True, "plugin": False,
+        "edit": True, "gan": False,
+    }  # fmt: skip
+    assert all(entry["why_not"] for entry in formats if not entry["possible"])
     outcome = studio("export", run, "--as", "Pipeline", "--out", tmp_path / "erased", "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.document["max_difference"] < 1e-4

@@ -14,11 +14,15 @@ import generators
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import Shot
-from erase.work import drain
+from erase.work import Step, drain
+from generators.export import arrive
 from generators.export import card as cards
 from generators.export import folder as writing
-from generators.export import pipeline as exporting
-from generators.export.pipeline import Unproven, export_pipeline
+from generators.export import pipeline as pipelines
+from generators.export import proof as proving
+from generators.export.exporter import export
+from generators.export.pipeline import export_pipeline
+from generators.export.proof import Drawn, Unproven
 from tests.formats.toys import FAMILIES
 
 SHOTS = [Shot(1, "a cat"), Shot(2, "van gogh")]
@@ -52,13 +56,13 @@ def unproven(monkeypatch):
     """Exports without the clean process, which takes seconds, for tests that are about something else."""
 
     def agree(request):
-        yield exporting.Step("prove", 0)
-        model = generators.load(request["folder"], device="cpu")
+        yield Step("prove", 0)
+        model = generators.load(request["path"], device="cpu")
         shots = [Shot(seed, prompt) for seed, prompt in zip(request["seeds"], request["prompts"], strict=True)]
         latents = drain(model.latents(shots, steps=request["steps"]))
-        return {"latents": latents, "images": model.decode(latents)}
+        return Drawn(latents, model.decode(latents))
 
-    monkeypatch.setattr(exporting, "_stock", agree)
+    monkeypatch.setattr(proving, "_stock", agree)
 
 
 @pytest.mark.slow
@@ -67,7 +71,7 @@ def test_stock_diffusers_draws_the_worn_edit_in_a_clean_process(models, family, 
     model, edit = models[family], some_edit(models[family])
     monkeypatch.setattr(model, "default_steps", 4)
     before, plain = bits(model.network), drain(model.sample(SHOTS, steps=4))
-    exported = drain(export_pipeline(model, edit, tmp_path / "out", strength=0.5, shots=SHOTS))
+    exported = drain(export(model, edit, tmp_path / "out", strength=0.5, shots=SHOTS))
     assert exported.max_difference <= 1e-5
     assert exported.max_latent_difference <= 1e-4
     assert all(torch.equal(old, new) for old, new in zip(before, model.network.parameters(), strict=True))
@@ -82,16 +86,16 @@ def test_stock_diffusers_draws_the_worn_edit_in_a_clean_process(models, family, 
 
 
 def test_a_folder_that_draws_something_else_is_not_called_exported(models, tmp_path, monkeypatch, unproven):
-    agreeing = exporting._stock
+    agreeing = proving._stock
 
     def disagreeing(request):
         drawn = yield from agreeing(request)
-        return {name: tensor + 0.01 for name, tensor in drawn.items()}
+        return Drawn(drawn.latents, drawn.images + 0.01)
 
-    monkeypatch.setattr(exporting, "_stock", disagreeing)
+    monkeypatch.setattr(proving, "_stock", disagreeing)
     with pytest.raises(Unproven, match="another picture"):
-        drain(export_pipeline(models["sd1"], some_edit(models["sd1"]), tmp_path / "out", shots=SHOTS))
-    assert [path.name for path in tmp_path.iterdir()] == ["out.unproven"]
+        drain(export(models["sd1"], some_edit(models["sd1"]), tmp_path / "out", shots=SHOTS))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -100,15 +104,15 @@ def test_what_stock_diffusers_cannot_open_is_reported_with_its_words(models, tmp
         yield from writing.write(model, folder, **options)
         (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
 
-    monkeypatch.setattr(exporting, "write", broken)
+    monkeypatch.setattr(pipelines, "write", broken)
     with pytest.raises(Unproven, match="could not open the export: .*diffusion_pytorch_model"):
-        drain(export_pipeline(models["sd1"], None, tmp_path / "out", shots=SHOTS))
+        drain(export(models["sd1"], None, tmp_path / "out", shots=SHOTS))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_text_towers_always_carry_their_prefix(models, family, tmp_path, unproven):
     """Without it transformers 4 draws random weights after a mere warning."""
-    drain(export_pipeline(models[family], some_edit(models[family]), tmp_path / "out", shots=SHOTS[:1]))
+    drain(export(models[family], some_edit(models[family]), tmp_path / "out", shots=SHOTS[:1]))
     for tower in ("text_encoder", "text_encoder_2") if family == "xl" else ("text_encoder",):
         names = load_file(tmp_path / "out" / tower / "model.safetensors").keys()
         assert {name.split(".")[0] for name in names} <= {"text_model", "text_projection"}
@@ -118,7 +122,7 @@ def test_text_towers_always_carry_their_prefix(models, family, tmp_path, unprove
 
 
 def test_nothing_in_it_points_to_this_machine(models, tmp_path, unproven):
-    drain(export_pipeline(models["sd2"], None, tmp_path / "out", shots=SHOTS[:1]))
+    drain(export(models["sd2"], None, tmp_path / "out", shots=SHOTS[:1]))
     for path in (tmp_path / "out").rglob("*.json"):
         assert str(tmp_path.parents[1]) not in path.read_text()
         assert "_name_or_path" not in path.read_text()
@@ -131,7 +135,7 @@ def test_nothing_in_it_points_to_this_machine(models, tmp_path, unproven):
 
 def test_half_precision_and_variant(models, tmp_path, unproven):
     edit = some_edit(models["sd1"])
-    drain(export_pipeline(models["sd1"], edit, tmp_path / "out", dtype="fp16", variant="fp16", shots=SHOTS[:1]))
+    drain(export(models["sd1"], edit, tmp_path / "out", dtype="fp16", variant="fp16", shots=SHOTS[:1]))
     stored = load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.fp16.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     with edit.worn(models["sd1"].network):
@@ -142,7 +146,7 @@ def test_half_precision_and_variant(models, tmp_path, unproven):
 
 
 def test_the_card_says_what_was_done_and_proven(models, tmp_path, unproven):
-    drain(export_pipeline(models["sd1"], some_edit(models["sd1"]), tmp_path / "out", shots=SHOTS))
+    drain(export(models["sd1"], some_edit(models["sd1"]), tmp_path / "out", shots=SHOTS))
     text = (tmp_path / "out" / "README.md").read_text()
     proof = json.loads((tmp_path / "out" / "proof.json").read_text())
     assert f"largest pixel difference was {proof['max_difference']:.3g}" in text
@@ -153,32 +157,32 @@ def test_the_card_says_what_was_done_and_proven(models, tmp_path, unproven):
 
 
 def test_the_base_licence_is_carried_over(models, tmp_path, unproven):
-    drain(export_pipeline(models["sd1"], None, tmp_path / "first", card="---\nlicense: openrail++\n---\nmine"))
-    assert (tmp_path / "first" / "README.md").read_text().startswith("---\nlicense: openrail++\n---\nmine\n\n## Proof")
+    drain(export_pipeline(models["sd1"], None, tmp_path / "first"))
+    (tmp_path / "first" / "README.md").write_text("---\nlicense: openrail++\n---\nmine")
     licensed = generators.load(tmp_path / "first", device="cpu")
     assert licensed.licence == "openrail++"
-    drain(export_pipeline(licensed, some_edit(licensed), tmp_path / "second"))
+    drain(export(licensed, some_edit(licensed), tmp_path / "second"))
     assert "**Licence.** openrail++" in (tmp_path / "second" / "README.md").read_text()
 
 
 def test_targets_that_hold_something(models, tmp_path, unproven):
     model, target = models["sd1"], tmp_path / "out"
     target.mkdir()
-    drain(export_pipeline(model, None, target, shots=SHOTS[:1]))  # an empty folder is as good as none
+    drain(export(model, None, target, shots=SHOTS[:1]))  # an empty folder is as good as none
     with pytest.raises(BadInput, match="--force"):
-        drain(export_pipeline(model, None, target))
+        drain(export(model, None, target))
     (target / "left.txt").write_text("from before")
-    drain(export_pipeline(model, None, target, force=True, shots=SHOTS[:1]))
+    drain(export(model, None, target, force=True, shots=SHOTS[:1]))
     assert not (target / "left.txt").exists()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.png").write_bytes(b"")
-    with pytest.raises(BadInput, match="only pipelines"):
-        drain(export_pipeline(model, None, tmp_path / "photos", force=True))
+    with pytest.raises(BadInput, match="only exports"):
+        drain(export(model, None, tmp_path / "photos", force=True))
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="is a file"):
-        drain(export_pipeline(model, None, tmp_path / "file"))
+        drain(export(model, None, tmp_path / "file"))
     with pytest.raises(BadInput, match="cannot be made"):
-        drain(export_pipeline(model, None, tmp_path / "file" / "below"))
+        drain(export(model, None, tmp_path / "file" / "below"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out", "photos"]
 
 
@@ -192,10 +196,10 @@ def test_a_full_disk_leaves_nothing_behind(models, tmp_path, monkeypatch):
 
     monkeypatch.setattr(writing, "save_file", full)
     with pytest.raises(BadInput, match="No disk space"):
-        drain(export_pipeline(models["sd1"], None, tmp_path / "out"))
-    monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+        drain(export(models["sd1"], None, tmp_path / "out"))
+    monkeypatch.setattr(arrive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(BadInput, match=r"needs \d+\.\d MiB"):
-        drain(export_pipeline(models["sd1"], None, tmp_path / "out"))
+        drain(export(models["sd1"], None, tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -203,10 +207,10 @@ def test_closing_at_any_step_leaves_model_and_disk_as_they_were(models, tmp_path
     model, edit = models["sd1"], some_edit(models["sd1"])
     monkeypatch.setattr(model, "default_steps", 3)
     before = bits(model.network)
-    whole = sum(1 for _ in export_pipeline(model, edit, tmp_path / "whole", shots=SHOTS[:1]))
+    whole = sum(1 for _ in export(model, edit, tmp_path / "whole", shots=SHOTS[:1]))
     assert whole > 5
     for stop in range(1, whole + 1):
-        work = export_pipeline(model, edit, tmp_path / "out", shots=SHOTS[:1])
+        work = export(model, edit, tmp_path / "out", shots=SHOTS[:1])
         for _ in range(stop):
             next(work)
         work.close()
@@ -216,11 +220,11 @@ def test_closing_at_any_step_leaves_model_and_disk_as_they_were(models, tmp_path
 
 def test_edits_of_another_model_and_odd_options(models, tmp_path):
     with pytest.raises(BadInput, match="another"):
-        drain(export_pipeline(models["sd1"], some_edit(models["sd2"]), tmp_path / "out"))
+        drain(export(models["sd1"], some_edit(models["sd2"]), tmp_path / "out"))
     with pytest.raises(BadInput, match="fp32, bf16, fp16"):
-        drain(export_pipeline(models["sd1"], None, tmp_path / "out", dtype="int8"))
+        drain(export(models["sd1"], None, tmp_path / "out", dtype="int8"))
     with pytest.raises(BadInput, match="strength"):
-        drain(export_pipeline(models["sd1"], None, tmp_path / "out", strength=float("nan")))
+        drain(export(models["sd1"], None, tmp_path / "out", strength=float("nan")))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -250,11 +254,18 @@ def test_cards_of_stacked_edits_and_reports():
         },
         "excluded": ["Seed_Images"],
     }  # fmt: skip
-    text = cards.card(about, report, licence="mit")
+    text = cards.card(about, report, {"paraphrase": report}, licence="mit", recipe="open it")
     assert "# toy without Van Gogh and cat" in text
     assert "with `esd`, entering at strength 0.5" in text
     assert "| UA | 0.9877 | 0.9 – 1 | 20 | 0.01 | higher | pocket-judge |  |" in text
     assert "| FID | unscored |  | 0 |  | lower |  | too few \\| images |" in text
     assert "Seed_Images" in text
     assert 'license: "mit"' in text
-    assert "unedited" in cards.card({})
+    assert "## Attack: paraphrase" in text
+    assert cards.NO_ATTACKS not in text
+    assert "open it" in text
+    plain = cards.card({"model": "/home/someone/models/mine"}, recipe="")
+    assert "mine, unedited" in plain
+    assert "someone" not in plain
+    assert cards.NO_SCORES in plain
+    assert cards.NO_ATTACKS in plain

@@ -196,7 +196,7 @@ def test_published_text_towers_are_recognised_from_their_shapes():
     )  # fmt: skip
     with torch.device("meta"):
         state = CLIPTextModelWithProjection(published).state_dict()
-    named = {name: tuple(x.shape) for name, x in compvis.open_clip(state, unused_layer=False).items()}
+    named = {name: tuple(x.shape) for name, x in compvis.open_clip(state).items()}
     found = shapes.open_clip_config(named, layers=32).to_dict()
     for key in ("hidden_size", "intermediate_size", "num_attention_heads", "hidden_act", "projection_dim"):
         assert found[key] == published.to_dict()[key]

@@ -1,0 +1,82 @@
+"""File metadata that other programs read: modelspec 1.0.1 and kohya's `ss_` keys. All values are strings."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from erase import ledger
+from erase.edit import Edit
+
+if TYPE_CHECKING:
+    from generators.stable_diffusion import StableDiffusion
+
+
+def header(model: StableDiffusion, tensors: Mapping[str, Tensor], edit: Edit, *, adapter: str | None) -> dict[str, str]:
+    """The modelspec block of a file with these tensors; `adapter` is "lora" for one."""
+    side = "x".join(str(size * model.image_scale) for size in reversed(model.latent_shape[1:]))
+    gone = ", ".join(ledger.erased(edit.about)) or "nothing"
+    found = {
+        "sai_model_spec": "1.0.1",
+        "architecture": architecture(model) + (f"/{adapter}" if adapter else ""),
+        # Adapters follow kohya's implementation, whole models the original one.
+        "implementation": "https://github.com/kohya-ss/sd-scripts" if adapter else ORIGINAL[model.family == "xl"],
+        "title": f"{PurePath(model.name).name} without {gone}",
+        "description": f"Erased: {gone}, with {ledger.common(edit.about, 'method') or 'no method'}.",
+        "date": datetime.date.today().isoformat(),
+        "resolution": side,
+        "prediction_type": "v" if predicts_v(model) else "epsilon",
+        "license": model.licence or "",
+        "hash_sha256": f"0x{digest(tensors)}",
+    }
+    return {f"modelspec.{key}": value for key, value in found.items() if value}
+
+
+ORIGINAL = ("https://github.com/CompVis/stable-diffusion", "https://github.com/Stability-AI/generative-models")
+
+
+def architecture(model: StableDiffusion) -> str:
+    """The family as modelspec spells it."""
+    if model.family == "sd2":
+        return "stable-diffusion-v2-768-v" if predicts_v(model) else "stable-diffusion-v2-512"
+    return "stable-diffusion-v1" if model.family == "sd1" else "stable-diffusion-xl-v1-base"
+
+
+def kohya(model: StableDiffusion, tensors: Mapping[str, Tensor], rank: int, comment: str) -> dict[str, str]:
+    """What sd-scripts writes into a LoRA and A1111 tells the family from."""
+    base = {"sd1": "sd_v1", "sd2": "sd_v2_v" if predicts_v(model) else "sd_v2", "xl": "sdxl_base_v1-0"}[model.family]
+    stored = save(dict(tensors))
+    body = stored[8 + int.from_bytes(stored[:8], "little") :]
+    return {
+        "ss_base_model_version": base,
+        "ss_v2": str(model.family == "sd2"),
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(rank),
+        "ss_network_args": "{}",
+        "ss_output_name": "erased",
+        "ss_training_comment": comment,
+        "sshs_model_hash": hashlib.sha256(body).hexdigest(),
+        # The first programs with LoRAs told them apart by 64 KiB in the middle.
+        "sshs_legacy_hash": hashlib.sha256(stored[0x100000:0x110000]).hexdigest()[:8],
+    }
+
+
+def predicts_v(model: StableDiffusion) -> bool:
+    """Whether the U-Net predicts v rather than the noise."""
+    return model.scheduler.config.get("prediction_type") == "v_prediction"
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over the bytes of tensors in the order of their names."""
+    total = hashlib.sha256()
+    for _, tensor in sorted(tensors.items()):
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,92 @@
+"""What low-rank formats share: which weight changes fit into them, and the factors of those at a stated error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from erase.edit import Edit
+from erase.low_rank import Factors, factored
+from erase.work import Step, Work
+from generators.export.form import Asked, Facts
+
+ERROR = 0.01  # relative Frobenius error of the whole change, where nothing else is asked for
+
+
+@dataclass(frozen=True)
+class Thin:
+    """Factors by parameter name, the tensors kept as they are, and what both miss of the edit."""
+
+    factors: Mapping[str, Factors]
+    whole: Mapping[str, Tensor]
+    facts: Facts
+
+
+def rides(name: str, delta: Tensor) -> bool:
+    """Whether a LoRA can hold a parameter's change: weights of linear and convolution layers."""
+    return name.endswith(".weight") and delta.ndim in (2, 4) and ".embeddings." not in name and "projection" not in name
+
+
+def refusal(edit: Edit, asked: Asked) -> str | None:
+    """Why an edit does not fit into a LoRA: what cannot ride is more than the error allows."""
+    if not any(rides(name, delta) and delta.any() for name, delta in edit.deltas.items()):
+        return "A LoRA holds changes of linear and convolution layers, and this edit has none; use edit."
+    left, allowed = _left_out(edit), ERROR if asked.error is None else asked.error
+    share = _norm(left) / _norm(edit.deltas)
+    if share < allowed:
+        return None
+    return (
+        f"A LoRA holds no biases, norms or embeddings, and this edit changes {len(left)} of them, such as "
+        f"{min(left)}: {share:.2%} of it. Use edit, pipeline, single-file{_plugin(edit)}, or leave them out with "
+        f"--error {math.ceil(share * 100 + 1) / 100:g}."
+    )
+
+
+def factors(edit: Edit, asked: Asked, *, leave_out: bool, smaller: bool = False) -> Work[Thin]:
+    """Factors of every change that fits, one Step each. `leave_out` drops what does not fit, and its share counts as
+    error; otherwise it is kept whole, and with `smaller` so is what its factors would not make smaller."""
+    error = ERROR if asked.error is None else asked.error
+    changed = {name: delta for name, delta in edit.deltas.items() if bool(delta.any())}
+    left = _left_out(edit)
+    total = _norm(changed)
+    share = _norm(left) / total if leave_out and total else 0.0
+    found: dict[str, Factors] = {}
+    whole: dict[str, Tensor] = {} if leave_out else {name: _cast(delta, asked) for name, delta in left.items()}
+    riding = [name for name in changed if name not in left]
+    for done, name in enumerate(riding, 1):
+        each = factored(changed[name], error=math.sqrt(error**2 - share**2), rank=asked.rank, dtype=asked.dtype)
+        dense = _cast(changed[name], asked)
+        if smaller and each.bytes >= dense.nbytes:
+            whole[name] = dense
+        else:
+            found[name] = each
+        yield Step("factor", done, len(riding))
+    missing = math.sqrt(sum(each.residual**2 for each in found.values()) + (share * total) ** 2)
+    ranks = [each.rank for each in found.values()]
+    facts: dict[str, Any] = {
+        "error": missing / total if total else 0.0,
+        "spectral_error": max((each.spectral for each in found.values()), default=0.0),
+        "ranks": [min(ranks, default=0), max(ranks, default=0)],
+        "left_out": share,
+    }
+    return Thin(found, whole, facts)
+
+
+def _left_out(edit: Edit) -> dict[str, Tensor]:
+    return {name: delta for name, delta in edit.deltas.items() if delta.any() and not rides(name, delta)}
+
+
+def _norm(deltas: Mapping[str, Tensor]) -> float:
+    return math.sqrt(sum(float(delta.double().square().sum()) for delta in deltas.values()))
+
+
+def _cast(delta: Tensor, asked: Asked) -> Tensor:
+    return delta.to("cpu", asked.dtype or delta.dtype)
+
+
+def _plugin(edit: Edit) -> str:
+    return ", plugin" if all(name.startswith("text") for name in edit.deltas) else ""
