@@ -57,6 +57,19 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         "object": {},
         "nudity": {"train": "text", "gamma": 0.3},
         "fast": {"update": "fast", "attack_lr": 1e-2},
+        "pocket": {
+            "iterations": 200,
+            "warmup": 60,
+            "lr": 3e-4,
+            "attack_steps": 6,
+            "attack_lr": 1e-2,
+            "draws": 2,
+            "batch": 4,
+            "keep_batch": 8,
+            "seeds": 16,
+            "steps": 20,
+            "gamma": 1.0,
+        },
         "repo": {"faithful": True, "train": "text", "gamma": 1.0, "init": "latest", "templates": False},
     }
 
