@@ -25,6 +25,10 @@ ADAPT: dict[str, Any] = {
 }  # fmt: skip
 # Knobs that make a method quick here; a method that is not listed runs with its defaults.
 QUICK: dict[str, list[dict[str, Any]]] = {
+    "text-unlearn": [
+        {"pool": 32, "steps": 3, "batch": 6, "agreement": -1, "part": part} for part in ("synthesis", "readers")
+    ],
+    "feature-unlearn": [{"marked": 8, "steps": 3, "batch": 4}],
     "adapt-unlearn": [ADAPT, {**ADAPT, "form": "ewc"}, {**ADAPT, "form": "extrapolate"}],
 }
 CASES = [(name, knobs) for name in method_names() if method_named(name).needs is Gan for knobs in QUICK.get(name, [{}])]

@@ -1,0 +1,99 @@
+"""Feature Unlearning for GANs (Moon, Cho, Kim; AAAI 2024, arXiv 2303.05699), on a latent target; details ours.
+
+Of codes w whose images show the concept and codes whose images do not, e is the normalised difference of means.  A
+student learns to draw every code as the frozen generator draws it without its excess along e,
+
+    G_t(w) = G(w − max(0, p − t) e),   p = ⟨w − w_avg, e⟩,
+
+with t the usual p of images without the concept.  No critic, no words, nobody who looks on during the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from erase.edit import Edit
+from erase.feedback import marked
+from erase.job import trained
+from erase.loan import stream
+from erase.matching import Part, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.model import Concept, Gan
+from erase.tune import Masters, tune
+from erase.work import Work, with_state
+
+
+class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
+    """Teaches a GAN to draw each code as if its share of the concept had been taken out: quick, needs no critic."""
+
+    paper: ClassVar[str] = "Feature Unlearning for Pre-trained GANs and VAEs (arXiv 2303.05699)"
+    needs: ClassVar[type] = Gan
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"attribute": {}}
+
+    marks: str = Field(
+        "", description='a JSON file {"yes": [seeds], "no": [seeds]} of a person\'s clicks; empty: the model\'s scorer'
+    )
+    marked: int = Field(300, ge=8, le=100_000, description="images of each side from which the direction is learnt")
+    part: Part = Field(
+        "synthesis", description="what is trained: synthesis, all but colours · readers, only how styles are read"
+    )
+    steps: int = Field(300, ge=1, le=100_000, description="optimiser steps")
+    lr: float = Field(0.0016, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
+    batch: int = Field(16, ge=2, le=1024, description="images per step, half of them with the concept")
+    further: float = Field(0.0, ge=-5, le=5, description="how far below the usual the concept's share is brought (in "
+                           "standard deviations of images without it)")  # fmt: skip
+
+    def erase(
+        self,
+        model: Gan,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """Looks, then tunes; each Step's state resumes the job to the same bits."""
+        edit = yield from trained(self, model, concepts, keep, seed, state, partial(self._train, model, concepts, seed))
+        by = "marks" if self.marks else model.scorer(concepts[0]).name
+        return Edit(edit.deltas, {**edit.about, "steered_by": by})
+
+    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+        """Images of the frozen generator and of the student."""
+        return {"teacher_images": 2 * self.marked + self.steps * self.batch, "gradient_steps": self.steps}
+
+    def _train(
+        self, model: Gan, concepts: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
+    ) -> Work[dict[str, Tensor]]:
+        seen = yield from marked(model, concepts, self.marks, yes=self.marked, no=self.marked, seed=seed, state=state)
+        present, absent = (drawn_codes(model, seeds.tolist()) for seeds in (seen.yes, seen.no))
+        masters = students(model, self.part, self.lr)
+        one = partial(self._one, model, masters, present, absent, seed)
+        yield from with_state(tune(self.steps, one, (masters,), state), seen.state())
+        return masters.result()
+
+    def _one(
+        self, model: Gan, masters: Masters, present: Tensor, absent: Tensor, seed: int, step: int
+    ) -> dict[str, float]:
+        rng, half = stream(seed, "batch", step), self.batch // 2
+        some = [rows[torch.randint(len(rows), (half,), generator=rng).to(rows.device)] for rows in (present, absent)]
+        w = torch.cat(some)
+        wanted = teaching(model, layered(model, without(w, present, absent, self.further)))
+
+        def losses() -> dict[str, Tensor]:
+            drawn = model.synthesis(layered(model, w))
+            return {"erase": unlikeness(drawn[:half], wanted[:half]), "keep": unlikeness(drawn[half:], wanted[half:])}
+
+        return learning(model, masters, losses)
+
+
+def without(w: Tensor, present: Tensor, absent: Tensor, further: float = 0.0) -> Tensor:
+    """Codes [n w] with their excess along the concept's direction taken out."""
+    e = F.normalize(present.mean(0) - absent.mean(0), dim=0)
+    usual = (absent @ e).median() - further * (absent @ e).std()
+    return w - ((w @ e) - usual).clamp(min=0)[:, None] * e
