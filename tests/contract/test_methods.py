@@ -83,10 +83,7 @@ QUICK: dict[str, list[dict[str, Any]]] = {
 }
 # Methods for GANs owe the same; tests/contract/test_gan_methods.py tries them on a GAN.
 CASES = [
-    (name, knobs)
-    for name in method_names()
-    if method_named(name).needs is not Gan
-    for knobs in QUICK.get(name, [{}])
+    (name, knobs) for name in method_names() if method_named(name).needs is not Gan for knobs in QUICK.get(name, [{}])
 ]
 CONCEPTS = [Concept(name="Van_Gogh", kind="style"), Concept(name="Cats", prompts=("cats", "a kitten"))]
 KEEP = [Concept(name="Dogs"), Concept(name="painting", kind="style")]

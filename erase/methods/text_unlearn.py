@@ -1,0 +1,225 @@
+"""Text-to-Unlearn ("Prompting Forgetting", Nagasubramaniam et al., arXiv 2504.01218), after reviews; details ours.
+
+A CLIP scores images of the frozen generator by what the words say; a ridge regression of the scores on their codes w
+gives the edit b that adds the concept.  Pairs w, ŵ = w + α b fix one reference direction in CLIP's image space,
+
+    i = norm mean (E(G(ŵ)) − E(G(w))),
+
+and a student is tuned so that what it removes from G(ŵ) points along i (the paper's loss; ε keeps it finite at Δ = 0):
+
+    Δ = E(G(ŵ)) − E(G_t(ŵ)),   L_dir = 1 − ⟨Δ, i⟩ / √(‖Δ‖² + ε²).
+
+The other terms are ours: images without the concept stay, and those that have it by nature are drawn as the frozen
+generator draws the code with the concept taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from erase.edit import Edit
+from erase.job import trained
+from erase.loan import number, stream
+from erase.matching import Part, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.model import BadInput, Concept, Encoder, Gan
+from erase.tune import Masters, tune
+from erase.work import Step, Work, with_state
+
+
+class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
+    """Erases what words describe from a GAN, guided by a CLIP alone: no labels, no discriminator."""
+
+    paper: ClassVar[str] = "Prompting Forgetting: Unlearning in GANs via Textual Guidance (arXiv 2504.01218)"
+    needs: ClassVar[type] = Gan
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "attribute": {},
+        "far": {"repair": 0.0, "natural": 0.0, "keep": 0.0},  # the baseline that only leaves the direction
+    }
+
+    encoder: str = Field("pocket-clip", description="the CLIP that looks: a bundled one or an open_clip folder")
+    present: tuple[str, ...] = Field(
+        ("a face with {}", "a person with {}", "{} face"), description="sentences of an image that shows the concept"
+    )
+    absent: tuple[str, ...] = Field(
+        ("a face without {}", "a person without {}", "a face"), description="and of one that does not"
+    )
+    pool: int = Field(1024, ge=16, le=100_000, description="images from which the edit is learnt")
+    part: Part = Field(
+        "synthesis", description="what is trained: synthesis, all but colours · readers, only how styles are read"
+    )
+    steps: int = Field(300, ge=1, le=100_000, description="optimiser steps")
+    lr: float = Field(0.0016, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
+    batch: int = Field(16, ge=3, le=1024, description="images per step")
+    direction: float = Field(1.0, ge=0, le=100, description="weight of the reference direction (λ_d)")
+    repair: float = Field(2.0, ge=0, le=100, description="weight of drawing an edited code as it was before the edit")
+    natural: float = Field(4.0, ge=0, le=100, description="weight of images that show the concept by nature")
+    keep: float = Field(4.0, ge=0, le=100, description="weight of images without the concept staying as they are")
+    enough: float = Field(0.1, ge=0, le=1, description="share of the concept at which an image counts as cleared (τ)")
+    agreement: float = Field(0.2, ge=-1, le=1, description="least agreement of pairs on one direction, or it refuses")
+
+    def erase(
+        self,
+        model: Gan,
+        concepts: Sequence[Concept],
+        keep: Sequence[Concept] = (),
+        *,
+        seed: int = 0,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Edit]:
+        """Scores a pool, finds the directions, tunes; each Step's state resumes the job to the same bits."""
+        edit = yield from trained(self, model, concepts, keep, seed, state, partial(self._train, model, concepts, seed))
+        return Edit(edit.deltas, {**edit.about, "steered_by": self.encoder})
+
+    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+        """Images of the frozen generator and of the student."""
+        return {"teacher_images": self.pool + self.steps * self.batch * 4 / 3, "gradient_steps": self.steps}
+
+    def _train(
+        self, model: Gan, concepts: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
+    ) -> Work[dict[str, Tensor]]:
+        eye = model.encoder(self.encoder)
+        said = [clause for concept in concepts for clause in clauses(concept)]
+        first = number(seed, "pool") >> 34
+        w = drawn_codes(model, range(first, first + self.pool))
+        scores = yield from self._scores(model, eye, w, said, state)
+        known = {"scores": scores}
+        edits = [Direction.found(model, eye, w, column, clause, self.agreement) for clause, column in
+                 zip(said, scores.T, strict=True)]  # fmt: skip
+        masters = students(model, self.part, self.lr)
+        one = partial(self._one, model, eye, masters, w, edits, seed)
+        yield from with_state(tune(self.steps, one, (masters,), state), known)
+        return masters.result()
+
+    def _scores(
+        self, model: Gan, eye: Encoder, w: Tensor, said: Sequence[str], state: Mapping[str, Tensor]
+    ) -> Work[Tensor]:
+        """How much more each image of the pool is like each clause than unlike it: [n clause]."""
+        if "scores" in state:
+            return state["scores"].to(w)
+        words = torch.stack([eye.texts(_filled(self.present, clause)).mean(0)
+                             - eye.texts(_filled(self.absent, clause)).mean(0) for clause in said])  # fmt: skip
+        found = []
+        for part in w.split(64):
+            with torch.no_grad():
+                found.append(eye.images(model.synthesis(layered(model, part)) / 2 + 0.5) @ words.T)
+            yield Step("score", sum(map(len, found)), len(w))
+        return torch.cat(found)
+
+    def _one(
+        self, model: Gan, eye: Encoder, masters: Masters, w: Tensor, edits: Sequence[Direction], seed: int, step: int
+    ) -> dict[str, float]:
+        rng = stream(seed, "batch", step)
+        count, edit = self.batch // 3, edits[int(torch.randint(len(edits), (), generator=rng))]
+        having = torch.stack([e.having for e in edits]).any(0)
+        natural, clean, bare = (_some(w, where, count, rng) for where in (having, ~having, ~edit.having))
+        length = 0.5 + torch.rand(count, 1, generator=rng).to(w)
+        edited = bare + length * edit.step
+        target = teaching(model, layered(model, torch.cat([taken_back(natural, edits), clean, bare, edited])))
+        wanted, marked = target[: 3 * count], target[3 * count :]
+        with torch.no_grad():
+            before, after = eye.images(wanted[2 * count :] / 2 + 0.5), eye.images(marked / 2 + 0.5)
+
+        def losses() -> dict[str, Tensor]:
+            drawn = model.synthesis(layered(model, torch.cat([natural, clean, edited])))
+            now = eye.images(drawn[2 * count :] / 2 + 0.5)
+            left = (now - before) @ edit.towards / ((after - before) @ edit.towards).clamp(min=1e-4)
+            lost = 1 - (after - now) @ edit.towards / ((after - now).square().sum(1) + edit.blur**2).sqrt()
+            return {
+                "direction": self.direction * (lost * (left.detach() > self.enough)).mean(),
+                "repair": self.repair * unlikeness(drawn[2 * count :], wanted[2 * count :]),
+                "natural": self.natural * unlikeness(drawn[:count], wanted[:count]),
+                "keep": self.keep * unlikeness(drawn[count : 2 * count], wanted[count : 2 * count]),
+            }
+
+        return learning(model, masters, losses)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One clause: the step in w that adds it [w], who has it [n], its usual score without, and CLIP's direction [e]."""
+
+    step: Tensor
+    having: Tensor
+    slope: Tensor
+    bare: Tensor
+    centre: Tensor
+    towards: Tensor
+    blur: float
+
+    @staticmethod
+    def found(model: Gan, eye: Encoder, w: Tensor, scores: Tensor, clause: str, agreement: float) -> Direction:
+        """From scores [n] of codes [n w]; BadInput where nobody has it, or where the edit is not one direction."""
+        having = scores > valley(scores)
+        if not 2 <= int(having.sum()) <= len(w) - 2:
+            raise BadInput(f"Of {len(w)} images of {model.name}, {int(having.sum())} look like {clause!r}: too few.")
+        centre = w.mean(0)
+        slope = ridge(w - centre, scores - scores.mean())
+        bare, full = scores[~having].mean(), scores[having].mean()
+        step = (full - bare) * slope / slope.square().sum()
+        some = w[~having][:64]
+        with torch.no_grad():
+            ways = eye.images(teaching(model, layered(model, some + step)) / 2 + 0.5) - eye.images(
+                teaching(model, layered(model, some)) / 2 + 0.5
+            )
+        towards = F.normalize(ways.mean(0), dim=0)
+        agreed = float((F.normalize(ways, dim=1) @ towards).mean())
+        if agreed < agreement:
+            raise BadInput(
+                f"What {clause!r} adds to images of {model.name} is not one direction (agreement {agreed:.2f}, needed "
+                f"{agreement:g}); try other words, or a method that is shown examples, such as feature-unlearn."
+            )
+        return Direction(step, having, slope, bare, centre, towards, 0.05 * float(ways.norm(dim=1).mean()))
+
+
+def clauses(concept: Concept) -> list[str]:
+    """What a concept's phrases name, one by one: 'eyeglasses and beard' is two."""
+    parts = (part.strip() for phrase in concept.phrases for part in phrase.replace(",", " and ").split(" and "))
+    return list(dict.fromkeys(filter(None, parts)))
+
+
+def valley(scores: Tensor) -> Tensor:
+    """The threshold that splits scores [n] into the two most different groups (Otsu 1979)."""
+    ordered = scores.double().sort().values
+    n = torch.arange(1, len(ordered), dtype=torch.float64, device=scores.device)
+    below = ordered.cumsum(0)[:-1]
+    apart = n * (len(ordered) - n) * (below / n - (ordered.sum() - below) / (len(ordered) - n)).square()
+    best = int(apart.argmax())
+    return ((ordered[best] + ordered[best + 1]) / 2).to(scores)
+
+
+def ridge(x: Tensor, y: Tensor, share: float = 0.01) -> Tensor:
+    """b that minimises ‖xb − y‖² + λ‖b‖² for centred x [n w], y [n]; λ is a share of the mean variance, times n."""
+    x64, y64 = x.double(), y.double()
+    damping = share * x64.square().sum() / x.shape[1]
+    return torch.linalg.solve(x64.T @ x64 + damping * torch.eye(x.shape[1]).to(x64), x64.T @ y64).to(x)
+
+
+def taken_back(w: Tensor, edits: Sequence[Direction]) -> Tensor:
+    """Codes without what the regressions read off them: each clause's score brought down to what is usual without."""
+    for edit in edits:
+        read = (w - edit.centre) @ edit.slope / edit.slope.square().sum()
+        usual = (edit.bare - _mean_score(edit)) / edit.slope.square().sum()
+        w = w - (read - usual).clamp(min=0)[:, None] * edit.slope
+    return w
+
+
+def _mean_score(edit: Direction) -> Tensor:
+    share = edit.having.double().mean().to(edit.bare)
+    return edit.bare + share * (edit.step @ edit.slope)
+
+
+def _some(w: Tensor, where: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    places = where.nonzero()[:, 0]
+    return w[places[torch.randint(len(places), (count,), generator=rng).to(places.device)]]
+
+
+def _filled(templates: Sequence[str], clause: str) -> list[str]:
+    return [template.replace("{}", clause) for template in templates]
