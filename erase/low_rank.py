@@ -70,7 +70,8 @@ def factored(
     up, down = (up * balance, down / balance[:, None]) if flipped else (up / balance, down * balance[:, None])
     up, down = up.to(dtype).contiguous(), down.to(dtype).contiguous()
     missing = wide - up.double() @ down.double()
-    spectral = float(torch.linalg.matrix_norm(missing, ord=2)) / top**0.5 if top else 0.0
+    most = torch.linalg.eigvalsh(missing @ missing.T if flipped else missing.T @ missing)[-1].clamp(min=0)
+    spectral = float(most / top) ** 0.5 if top else 0.0
     return Factors(up, down.reshape(kept, *delta.shape[1:]), float(missing.norm()), float(wide.norm()), spectral)
 
 
