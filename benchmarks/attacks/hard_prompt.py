@@ -30,7 +30,7 @@ from erase.work import Step, Work
 EVERY = 3  # p4d-k: prompt tokens between two free ones
 
 
-@dataclass
+@dataclass(eq=False)
 class Search:
     """One row's free vectors [slot word] with Adam's moments; `layout` has None where one stands among the tokens."""
 
@@ -40,6 +40,7 @@ class Search:
     m: Tensor
     v: Tensor
     steps: int = 0
+    drawings: int = 0
 
     def filled(self, tokens: Sequence[int]) -> list[int]:
         """The prompt's tokens with these in the free places."""
@@ -91,7 +92,7 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
     tokens: int = Field(16, ge=1, le=60, description="free tokens of p4d-n and pez")
     lr: float = Field(0.1, gt=0, le=10, description="AdamW's learning rate")
     weight_decay: float = Field(0.1, ge=0, le=10, description="AdamW's decoupled decay")
-    check: int = Field(50, ge=1, le=100_000, description="steps between two drawings")
+    check: int = Field(50, ge=1, le=100_000, description="steps between two drawings, at most")
 
     @property
     def added(self) -> int:
@@ -108,20 +109,21 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
 
     def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
         """The steps up to each search's next drawing, then its tokens."""
-        going = [search for search in searches if search.steps < self.budget]
-        count = min(self.check, self.budget - going[0].steps) if going else 0
-        seeker = (
-            Likeness(aim, [search.row for search in going]) if self.variant == "pez" else _Teacher(aim, going, count)
-        )
+        going = [search for search in searches if search.drawings < -(-self.budget // self.check)]
+        count = self.budget // -(-self.budget // self.check)  # the same for all rows, whoever came when
+        rows = [search.row for search in going]
+        seeker = Likeness(aim, rows) if self.variant == "pez" else _Teacher(aim, going, count)
         yield from seeker.prepare()
         space = self._space(aim)
         with seeker.network():
-            for step in range(count):
+            for step in range(count if going else 0):
                 picked = [space.nearest(search.free) for search in going]
                 gradients, loss = seeker.gradients(step, [space.words[each].tolist() for each in picked])
                 for search, gradient in zip(going, gradients, strict=True):
                     self._update(search, gradient)
                 yield Step("search", going[0].steps, self.budget, {"loss": loss})
+        for search in going:
+            search.drawings += 1
         return [self._try(aim, search, space) if search in going else None for search in searches]
 
     def _space(self, aim: Aim) -> Space:

@@ -1,4 +1,4 @@
-"""Inpainting (after WhenAreConceptsErased, arXiv 2505.17013): the edited model fills a hole in the unedited one's picture.
+"""Inpainting (after WhenAreConceptsErased, arXiv 2505.17013): the edited model fills a hole in an unedited picture.
 
 By latent blending, so no inpainting checkpoint is needed: around the hole every step starts from the picture, noised.
 Only the hole is judged, enlarged, for around it stands the concept itself.

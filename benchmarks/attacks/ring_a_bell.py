@@ -7,6 +7,7 @@ encoder only, so one set of prompts serves every edit, and is remembered between
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -83,10 +84,9 @@ class RingABell(BaseModel, frozen=True, extra="forbid"):
         stored = cache.load(name)
         if stored is None:
             found = yield from self._searched(aim, row)
-            try:
+            # A full or read-only cache costs the next run time, not this one its prompts.
+            with contextlib.suppress(OSError):
                 cache.store(name, {"tokens": torch.tensor([tokens for _, tokens in found])}, [at for at, _ in found])
-            except OSError:  # a full or read-only cache costs the next run time, not this one its prompts
-                pass
             return found
         return [(at, tuple(tokens)) for at, tokens in zip(stored[1], stored[0]["tokens"].tolist(), strict=True)]
 

@@ -29,7 +29,7 @@ from erase.work import Step, Work
 LEVELS = 50  # noise levels 10, 30 … 990 of 1000
 
 
-@dataclass
+@dataclass(eq=False)
 class Search:
     """One row's distributions A [k V] over the words of the vocabulary, Adam's moments, and how far it came."""
 
