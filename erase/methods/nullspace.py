@@ -6,7 +6,7 @@ uses and P = QQᵀ, every reader W gets W(I + Δ), where Δ = E·Qᵀ minimises
     ‖W(I + Δ)C − WA‖² + β‖WΔ‖²,   so   Δ = (A − C)(CᵀPC + βI)⁻¹CᵀP.
 
 UCE's hold is a penalty, and many concepts outweigh it; here Δr = 0 for every r outside Q, however many there are. With
-`anchor="kept"` (after Double Projections) a concept goes to (I − P)C, the part of it that kept words already say: then
+`target="kept"` (after Double Projections) a concept goes to (I − P)C, the part of it that kept words already say: then
 I + Δ has its spectrum in [0, 1] and amplifies no code.
 """
 
@@ -43,7 +43,7 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         "style": {},
         "object": {},
         "nudity": {},
-        "safe": {"anchor": "kept"},
+        "safe": {"target": "kept"},
         "paper": {"rows": "last", "kept_rows": "last", "templates": False, "rule": "speed",
                   "beta": 1.0, "readers": "v", "filter": True},
     }  # fmt: skip
@@ -55,8 +55,8 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         0.99, ge=0, le=1, description="share of what is kept that may not move: more keeps better and erases less"
     )
     rule: Rule = Field("energy", description="what counts as kept: the share `hold`, or the published fixed threshold")
-    anchor: Literal["given", "kept"] = Field(
-        "given", description="what is drawn instead: the anchor, or whatever the kept words already say of the concept"
+    target: Literal["anchor", "kept"] = Field(
+        "anchor", description="what is drawn instead: the anchor, or whatever the kept words already say of the concept"
     )
     readers: Literal["kv", "v"] = Field("kv", description="layers that change: keys and values, or values alone")
     rows: Rows = Field(
@@ -90,7 +90,7 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         B, Q = self.free(codes)
         shares = self._erasable(codes, B, Q, concepts)
         C = codes.present
-        A = codes.absent if self.anchor == "given" else C - C @ Q @ Q.T
+        A = codes.absent if self.target == "anchor" else C - C @ Q @ Q.T
         change = held_change(C, A, Q, self.beta)
         yield Step("solve", 1, 1)
         readers = {name: layer for name, layer in model.readers().items() if self.readers == "kv" or name[-1] == "v"}

@@ -174,10 +174,10 @@ def test_what_all_words_share_does_not_pass_for_what_is_kept() -> None:
 
 def test_centres_are_the_middles_of_clusters() -> None:
     middles = 10 * rows(3, 1)
-    others = torch.cat([middles + 0.01 * rows(3, seed) for seed in range(2, 6)])
-    found = centres(torch.cat([rows(1, 9), others]))
+    clusters = torch.stack([middles + rows(3, seed) for seed in range(2, 6)])
+    found = centres(torch.cat([rows(1, 9), clusters.flatten(0, 1)]))
     assert torch.equal(found[:1], rows(1, 9)) and found.shape == (4, D)
-    assert torch.cdist(middles, found[1:]).amin(1).max() < 0.1
+    assert torch.cdist(clusters.mean(0), found[1:]).amin(1).max() < 1e-9
 
 
 def codes_of(toy: Toy, concept: Concept) -> Tensor:
@@ -224,6 +224,19 @@ def test_erasability_is_told_warned_of_and_refused(toy: Toy, cats: Concept) -> N
     for impossible in ({"hold": 0.99, "beta": 1e-4}, {"hold": 1.0}):  # torn along with what is kept; not moved at all
         with pytest.raises(BadInput, match="What is kept contains 'Cats'"):
             drain(NullSpace(**bare, **impossible).erase(toy, [cats], near))
+
+
+def test_the_safe_preset_amplifies_no_code_of_a_model(toy: Toy, gogh: Concept, cats: Concept) -> None:
+    readers = torch.cat([layer.weight.detach().double() for layer in toy.readers().values()])
+
+    def spectrum(**knobs: str) -> Tensor:
+        edit = drain(NullSpace(**knobs).erase(toy, [gogh, cats]))  # type: ignore[arg-type]
+        change = torch.linalg.lstsq(readers, torch.cat([delta.double() for delta in edit.deltas.values()])).solution
+        return torch.linalg.eigvals(torch.eye(32, dtype=torch.float64) + change).real
+
+    safe = spectrum(**NullSpace.presets["safe"])
+    assert safe.min() > -1e-4 and safe.max() < 1 + 1e-4 and safe.min() < 0.5
+    assert spectrum().max() > 1 + 1e-3
 
 
 def test_filtering_holds_only_what_would_move(toy: Toy, cats: Concept) -> None:
