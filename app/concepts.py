@@ -8,6 +8,7 @@ from typing import get_args
 from erase.errors import match, nearest, plain
 from erase.model import Concept, Kind
 from generators.pocket import words
+from generators.pocket.face_words import attribute
 
 
 def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | None = None) -> tuple[Concept, ...]:
@@ -16,9 +17,16 @@ def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | No
     asked = None if kind is None else match(kind, kinds, "kind")
     made = []
     for name in names:
-        spelled, known = _known(name) if base == "pocket-sd" else (name, None)
+        spelled, known = WORDS[base](name) if base in WORDS else (name, None)
         made.append(Concept(name=spelled, kind=asked or known or "object", anchor=anchor))
     return tuple(made)
+
+
+def _attribute(name: str) -> tuple[str, str | None]:
+    """An attribute of a face, or several of them with `and`, checked against what pocket-gan draws."""
+    for clause in name.split(" and "):
+        attribute(clause)
+    return name, "attribute"
 
 
 def _known(name: str) -> tuple[str, str | None]:
@@ -36,3 +44,6 @@ def _known(name: str) -> tuple[str, str | None]:
         synonyms = {word for row in words.SYNONYMS.values() for word in row} - set(map(plain, labels))
         raise nearest(name, [*labels, *synonyms], "concept of pocket-sd")
     return name, None
+
+
+WORDS = {"pocket-sd": _known, "pocket-gan": _attribute}

@@ -15,7 +15,8 @@ from erase.errors import BadInput
 VERSION = 1
 # These hold shares; tables print them in percent, files as 0..1.
 SHARES = (
-    "UA", "IRA", "CRA", "invalid", "style_accuracy", "object_accuracy", "pre_ASR", "ASR", "ASR_confirmed",
+    "UA", "IRA", "CRA", "invalid", "style_accuracy", "object_accuracy", "pre_ASR", "ASR", "ASR_confirmed", "PUL",
+    "gamma_normalised", "certain",
 )  # fmt: skip
 # Half-widths above this are marked: two runs that differ by less cannot be told apart.
 WIDE = 0.05
@@ -139,7 +140,7 @@ def shown(name: str, value: float) -> str:
     """A score's number as people read it: shares in percent, memory in MiB, seconds with their unit."""
     if math.isnan(value):
         return ""
-    if name in SHARES:
+    if name in SHARES or name.startswith(("attribute_rate.", "drift.")):
         return f"{100 * value:.1f} %"
     if name.endswith("_bytes"):
         return f"{value / 2**20:.1f} MiB"

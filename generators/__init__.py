@@ -30,6 +30,11 @@ def assets() -> Path:
     return Path(os.environ.get("STUDIO_ASSETS") or Path(__file__).parents[1] / "assets")
 
 
+def present(home: Path) -> bool:
+    """Whether a bundled model's folder holds it."""
+    return (home / "model_index.json").is_file() or (home / "generator.safetensors").is_file()
+
+
 def load(
     name_or_path: str | Path,
     *,

@@ -12,19 +12,10 @@ from torch import Tensor
 
 from erase.errors import BadInput, nearest, plain
 from generators import assets
-from generators.pocket.face_words import ATTRIBUTES, BEFORE, WITH
+from generators.pocket.face_words import attribute
 
 CLIPS = ("pocket-clip",)
 EYE = "pocket-probes/face-eye.safetensors"
-
-
-def attribute(name: str) -> str:
-    """The attribute of Pocket Faces that a word means: its own name or a synonym. BadInput names the nearest."""
-    for known in ATTRIBUTES:
-        said = (known, *BEFORE.get(known, ()), *WITH.get(known, ()))
-        if plain(name) in {plain(word).removeprefix("a ") for word in said}:
-            return known
-    raise nearest(name, ATTRIBUTES, "attribute of Pocket Faces")
 
 
 class FaceScorer:

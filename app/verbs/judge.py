@@ -6,42 +6,77 @@ import argparse
 
 from app.answer import Answer
 from app.files import write_text
-from app.models import load, loading, source
+from app.models import Source, load, loading, source
 from app.progress import follow
 from app.runs import Run
+from benchmarks.face_grid import draw_faces
+from benchmarks.faces import judge_gan
 from benchmarks.gallery import draw_grid
+from benchmarks.gan_suite import GanSuite, gan_suite, gan_suite_names
 from benchmarks.judge import judge as judged
 from benchmarks.metrics.cost import Cost
 from benchmarks.report import Report
 from benchmarks.suite import Suite, suite
 from erase.edit import Edit
-from erase.model import Denoiser
+from erase.errors import BadInput, plain
+from erase.model import Denoiser, Gan
 
 MODEL_SUITE, RUN_SUITE = "pocket-canvas", "pocket-canvas-small"  # the whole grid once; a coffee break
+GAN_SUITE = "pocket-faces"
 
 
 def judge(args: argparse.Namespace) -> Answer:
     """Score a model and print it, or score a run and write its report.json and grid.png."""
     what = source(args.source)
     edit = what.edit()
-    canvas = suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE))
+    faces = _faces(args.suite, what.base)
+    canvas = None if faces else suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE))
     model = load(what.base, loading(args))
+    if hasattr(model, "synthesis"):
+        return _judge_gan(what, model, edit, faces or gan_suite(args.suite or GAN_SUITE))
+    if canvas is None:
+        raise BadInput(f"Suite {args.suite} is for GANs and {model.name} is none; try --suite {RUN_SUITE}.")
     if what.run is None or edit is None:
         report = follow(judged(model, edit, suite=canvas), f"judging {model.name}")
         return Answer(report.model_dump(mode="json"), report.table())
-    report = judge_run(what.run, model, edit, canvas)
+    return _told(what.run, judge_run(what.run, model, edit, canvas))
+
+
+def _faces(name: str | None, base: str) -> GanSuite | None:
+    """The suite for GANs that is asked for by name, or by naming the bundled GAN alone."""
+    if name is None:
+        return gan_suite(GAN_SUITE) if base == "pocket-gan" else None
+    return gan_suite(name) if base == "pocket-gan" or plain(name) in map(plain, gan_suite_names()) else None
+
+
+def _judge_gan(what: Source, model: Gan, edit: Edit | None, faces: GanSuite) -> Answer:
+    if what.run is None or edit is None:
+        report = follow(judge_gan(model, suite=faces), f"judging {model.name}")
+        return Answer(report.model_dump(mode="json"), report.table())
+    run = what.run
+    job = {**run.job.model_dump(mode="json"), "suite": faces.name, "run": str(run.folder)}
+    report = follow(judge_gan(model, edit, faces, cost=_cost(run), job=job), f"judging {run.job.title}")
+    write_text(run.folder / "report.json", report.json_text() + "\n")
+    follow(draw_faces(model, edit, run.folder / "grid.png", faces, report), "drawing the grid")
+    return _told(run, report)
+
+
+def _told(run: Run, report: Report) -> Answer:
     return Answer(
         report.model_dump(mode="json"),
-        f"{report.table()}\nReport: {what.run.folder / 'report.json'}\nPictures: {what.run.folder / 'grid.png'}",
+        f"{report.table()}\nReport: {run.folder / 'report.json'}\nPictures: {run.folder / 'grid.png'}",
     )
+
+
+def _cost(run: Run) -> Cost:
+    state = run.state
+    return Cost(state["seconds"], state.get("peak_memory_bytes") or float("nan"), state.get("memory_probe", ""))
 
 
 def judge_run(run: Run, model: Denoiser, edit: Edit, canvas: Suite) -> Report:
     """Score a run on a suite and leave report.json and grid.png in its folder."""
-    state = run.state
-    cost = Cost(state["seconds"], state.get("peak_memory_bytes") or float("nan"), state.get("memory_probe", ""))
     job = {**run.job.model_dump(mode="json"), "suite": canvas.name, "run": str(run.folder)}
-    report = follow(judged(model, edit, suite=canvas, cost=cost, job=job), f"judging {run.job.title}")
+    report = follow(judged(model, edit, suite=canvas, cost=_cost(run), job=job), f"judging {run.job.title}")
     write_text(run.folder / "report.json", report.json_text() + "\n")
     follow(draw_grid(model, edit, run.folder / "grid.png", canvas=canvas, report=report), "drawing the grid")
     return report

@@ -18,6 +18,10 @@ METRICS = (
     ("KID", "low", "kernel distance of the same features; unbiased, for few images"),
     ("CLIP", "high", "cosine of an image and its prompt, rows without the target"),
     ("LPIPS", "low", "how far the rows without the target moved, in a network's features"),
+    ("PUL", "high", "of a GAN: share of the seeds that showed the concept and no longer do"),
+    ("gamma_normalised", "high", "of a GAN: how much of an edit that adds the concept no longer shows; 1 is all of it"),
+    ("drift.ATTRIBUTE", "low", "of a GAN: change in how often another attribute is drawn; nearer zero is better"),
+    ("attribute_rate.ATTRIBUTE", "high", "of a GAN that is a MODEL: how often an attribute is drawn, beside the data"),
     ("seconds", "low", "wall-clock time of the erasure, the model being in memory"),
     ("peak_memory_bytes", "low", "highest memory use of the erasure"),
     ("storage_bytes", "low", "what has to be kept beside the base model"),
@@ -37,7 +41,7 @@ def models(args: argparse.Namespace) -> Answer:
     listed = []
     for name, about in generators.BUNDLED.items():
         path = generators.assets() / name
-        listed.append({"name": name, "about": about, "path": path, "present": (path / "model_index.json").is_file()})
+        listed.append({"name": name, "about": about, "path": path, "present": generators.present(path)})
     rows = [(model["name"], "ready" if model["present"] else "missing", model["about"]) for model in listed]
     note = "Also: a local pipeline folder, a .safetensors checkpoint, or a hub id with --online."
     return Answer({"version": 1, "models": listed}, f"{table(('model', 'state', 'what it is'), rows)}\n{note}")
@@ -98,14 +102,23 @@ def suites(args: argparse.Namespace) -> Answer:
 
 
 def runs(args: argparse.Namespace) -> Answer:
-    """The runs below a folder, finished or not, with their headline number."""
+    """The runs below a folder, finished or not, with their headline number; without a folder, also the studio's own."""
+    from app import home, queue
     from app.runs import find_runs
 
-    root = Path(args.folder)
+    root = Path(args.folder or ".")
     if not root.is_dir():
         raise BadInput(f"There is no folder {root} to look for runs in.")
+    tasks = [
+        {"task": task.id, "kind": task.kind, "title": task.title, "run": task.run, **task.state}
+        for task in queue.tasks()
+        if args.folder is None or task.run.resolve().is_relative_to(root.resolve())
+    ]
+    found = find_runs(root)
+    if args.folder is None and not home.runs().is_relative_to(root.resolve()):
+        found += find_runs(home.runs())
     listed = []
-    for run in find_runs(root):
+    for run in found:
         scores = (run.report() or {}).get("scores", {})
         state = run.state
         listed.append(
@@ -121,4 +134,7 @@ def runs(args: argparse.Namespace) -> Answer:
         for run in listed
     ]  # fmt: skip
     text = table(("run", "status", "erased", "from", "scores"), rows) if rows else f"No runs below {root.resolve()}."
-    return Answer({"version": 1, "runs": listed}, text)
+    if unfinished := [task for task in tasks if task["status"] not in queue.OVER]:
+        queued = [(task["run"], task["status"], f"{task['kind']}: {task['title']}") for task in unfinished]
+        text += "\n\n" + table(("in the queue", "status", "what"), queued)
+    return Answer({"version": 1, "runs": listed, "tasks": tasks}, text)

@@ -146,6 +146,7 @@ def main() -> None:
     from generators.pocket.face_data import rendered
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("kinds", nargs="*", default=["eye", "judge"], metavar="eye|judge", help="default: both")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=60, help="training time of each probe")
     parser.add_argument("--out", type=Path, required=True)
@@ -156,7 +157,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     test, truth = rendered(asked.held_out, asked.data, held_out=True)
-    drawn = {kind: rendered(asked.count, asked.data, start=FIRST[kind]) for kind in ("eye", "judge")}
+    drawn = {kind: rendered(asked.count, asked.data, start=FIRST[kind]) for kind in asked.kinds}
     for kind in drawn:
         pictures, labels = (part.to(asked.device) for part in drawn[kind])
         probe = train(kind, pictures, labels, asked.seconds, batch=asked.batch)

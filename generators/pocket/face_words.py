@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from erase.errors import nearest, plain
+
 ATTRIBUTES: tuple[str, ...] = ("eyeglasses", "hat", "beard", "bald", "smile", "blond hair")
 
 NOUNS = ("face", "person", "human face", "cartoon face", "portrait", "head")
@@ -55,6 +57,15 @@ PROMPTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("a person with blonde hair", "a person without blonde hair"),
     ),
 }
+
+
+def attribute(name: str) -> str:
+    """The attribute of Pocket Faces that a word means: its own name or a synonym. BadInput names the nearest."""
+    for known in ATTRIBUTES:
+        said = (known, *BEFORE.get(known, ()), *WITH.get(known, ()))
+        if plain(name) in {plain(word).removeprefix("a ") for word in said}:
+            return known
+    raise nearest(name, ATTRIBUTES, "attribute of Pocket Faces")
 
 
 def _pick(rng: np.random.Generator, among: Sequence[str]) -> str:
