@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from app.answer import Answer
 from app.options import parse
 from erase.errors import BadInput
 
@@ -21,14 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:
-        args = parse(arguments)
-        if not args.online:
-            # Read by huggingface_hub when it is imported: nothing asks the network behind the user's back.
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        module, function = args.run.split(":")
-        # Whatever a library prints goes to stderr: stdout is for the answer alone.
-        with contextlib.redirect_stdout(sys.stderr):
-            answer = getattr(import_module(module), function)(args)
+        answer = answered(arguments)
         if as_json:
             from app.files import dumps
 
@@ -50,6 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_json({"version": 1, "status": "cancelled" if code == CANCELLED else "failed",
                          "error": {"kind": kind, "message": message}})  # fmt: skip
         return code
+
+
+def answered(arguments: Sequence[str]) -> Answer:
+    """Run one command and give its answer; whatever goes wrong is raised."""
+    args = parse(arguments)
+    if not args.online:
+        # Read by huggingface_hub when it is imported: nothing asks the network behind the user's back.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    module, function = args.run.split(":")
+    # Whatever a library prints goes to stderr: stdout is for the answer alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        return getattr(import_module(module), function)(args)
 
 
 def explain(error: BaseException) -> tuple[str, int, str]:

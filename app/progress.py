@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from erase.work import Work, drain
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LIVE, QUIET = 0.1, 5.0  # seconds between redraws on a terminal, and between lines in a log
+
+# Told what is being done, its Step, and the seconds that are left of the stage, if that can be said.
+Watcher = Callable[[str, "Step", float | None], object]
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 class Progress:
@@ -34,6 +39,8 @@ class Progress:
         now = self.clock()
         if step.stage != self.stage:
             self.stage, self.began, self.first = step.stage, now, step.done
+        if (watcher := _watcher.get()) is not None:
+            watcher(self.what, step, self.left(step, now))
         if now - self.shown < (LIVE if self.live else QUIET):
             return
         self.shown = now
@@ -44,17 +51,32 @@ class Progress:
     def line(self, step: Step, now: float) -> str:
         """What is being done, how far it is, how long it will take, and the losses."""
         parts = [f"{self.what}: {step.stage} {step.done}" + (f"/{step.total}" if step.total else "")]
-        if step.total and step.done > self.first:
-            left = (now - self.began) / (step.done - self.first) * (step.total - step.done)
+        if (left := self.left(step, now)) is not None:
             parts.append(f"about {duration(left)} left")
         parts += [f"{name} {value:.4g}" for name, value in step.loss.items()]
         return ", ".join(parts)
+
+    def left(self, step: Step, now: float) -> float | None:
+        """The seconds until this stage is over, if it goes on as it went so far."""
+        if not step.total or step.done <= self.first:
+            return None
+        return (now - self.began) / (step.done - self.first) * (step.total - step.done)
 
     def end(self) -> None:
         """Wipe the live line, so that what follows starts on a clean one."""
         if self.live:
             self.stream.write("\r\x1b[K")
             self.stream.flush()
+
+
+@contextlib.contextmanager
+def watched(by: Watcher) -> Iterator[None]:
+    """Inside the block, everything that is followed tells `by` of each of its Steps."""
+    before = _watcher.set(by)
+    try:
+        yield
+    finally:
+        _watcher.reset(before)
 
 
 def follow(work: Work[T], what: str) -> T:

@@ -118,7 +118,8 @@ class Run:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Be the one process that works on this run; the system lets go of it even after kill -9."""
-        lock = FileLock(self.folder / ".lock", timeout=0)
+        # Somebody who asks for the status holds the lock for a moment.
+        lock = FileLock(self.folder / ".lock", timeout=0.5)
         try:
             lock.acquire()
         except Timeout as error:
