@@ -84,6 +84,13 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     sample.add_argument("--guidance", type=float, metavar="G", help="guidance scale (default: the model's own)")
     sample.add_argument("--out", required=True, metavar="PNG", help="the picture to write")
 
+    look = verb("look", "look:look", "draw a RUN's rows at many strengths, with verdicts", loads=True)
+    look.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    look.add_argument("--prompt", action="append", metavar="TEXT", help="draw this instead of the four rows")
+    look.add_argument("--seeds", default="0:2", metavar="A:B", help="of your prompts (default: %(default)s)")
+    look.add_argument("--strengths", metavar="S,S,…", help="of the edit (default: 0 to 1.5 in quarters)")
+    look.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help="whose rows and whose probe")
+
     _erase(verb("erase", "erase:erase", "erase concepts from a model into a RUN folder", loads=True), argv)
     resume = verb("resume", "erase:resume", "go on with an unfinished RUN, to the same bits", loads=True)
     resume.add_argument("source", metavar="RUN", help="the folder of the run")
@@ -94,7 +101,11 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     again.add_argument("source", metavar="RUN", help="the run to repeat")
     again.add_argument("--out", required=True, metavar="RUN", help="the folder of the new run")
     runs = verb("runs", "listings:runs", "list the runs below a folder")
-    runs.add_argument("folder", nargs="?", default=".", metavar="DIR", help="where to look (default: here)")
+    runs.add_argument("folder", nargs="?", metavar="DIR", help="where to look (default: here, and the studio's home)")
+    cancel = verb("cancel", "tasks:cancel", "stop what the studio is doing to a RUN")
+    cancel.add_argument("source", metavar="RUN", help="the folder of the run, or a task's id from `studio runs --json`")
+    cancel.add_argument("--discard", action="store_true", help="remove an unfinished run instead of keeping its state")
+    cancel.add_argument("--force", action="store_true", help="end the process if it does not stop within two seconds")
 
     ledger = verb("ledger", "ledger:ledger", "list the edits a RUN wears, or take one of them off again", loads=True)
     ledger.add_argument("source", metavar="RUN", help="the folder of a finished run")
@@ -122,6 +133,13 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     verb("attacks", "listings:attacks", "list the attacks, or explain one with its knobs").add_argument(
         "name", nargs="?", metavar="ATTACK", help="explain this one"
     )
+
+    sweep = verb("sweep", "sweep:sweep", "run every method of a TOML file on every concept, and rank them")
+    sweep.add_argument("file", metavar="FILE.toml", help="what to sweep over")
+    sweep.add_argument("--out", required=True, metavar="DIR", help="one RUN folder per cell, and leaderboard.json")
+    workers = "processes (default: one per GPU, else as many as the processors hold); the table does not depend on it"
+    sweep.add_argument("--workers", type=int, metavar="N", help=workers)
+    sweep.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster that sees --out; `local` starts one here")
 
     export = verb("export", "export:export", "write a RUN's edited model in a format other programs open")
     _loading(export, dtype=False)

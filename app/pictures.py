@@ -13,9 +13,11 @@ from torchvision.utils import make_grid
 from app.files import whole
 
 
-def save_picture(images: Tensor, path: Path, columns: int = 8, about: Mapping[str, str] | None = None) -> None:
+def save_picture(
+    images: Tensor, path: Path, columns: int = 8, about: Mapping[str, str] | None = None, padding: int = 2
+) -> None:
     """Write images [n 3 h w] in [0, 1] as one sheet, row by row; `about` becomes the PNG's text fields."""
-    sheet = make_grid(images.detach().float().cpu().clamp(0, 1), nrow=columns, padding=2, pad_value=1.0)
+    sheet = make_grid(images.detach().float().cpu().clamp(0, 1), nrow=columns, padding=padding, pad_value=1.0)
     pixels = (sheet * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     fields = PngImagePlugin.PngInfo()
     for name, text in (about or {}).items():

@@ -179,7 +179,8 @@ def forget(task: Task) -> None:
     """Take a task that is over off the list; its run stays."""
     if task.status not in OVER:
         raise BadInput(f"{task.title} is {task.status}; cancel it first.")
-    shutil.rmtree(task.folder)
+    with FileLock(task.folder / ".lock", timeout=ANSWER):  # its process may not have ended yet
+        shutil.rmtree(task.folder)
 
 
 def settle(task: Task, stop: Stop) -> None:

@@ -91,20 +91,32 @@ def draw_grid(
         after = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
     yield Step("grid", len(shots), len(shots), preview=after)
 
-    gone = {_target(concept, canvas).label for concept in named}
+    both = verdicts(lines, before, after, named, canvas, reader)
+    names = ", ".join(concept.name if isinstance(concept, Concept) else concept.replace("_", " ") for concept in named)
+    title = title or f"{names}, erased by {edit.about.get('method', 'an edit')} from {model.name}"
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(shot.seed for shot in shots))
+    footer = f"Under each picture: what {reader.name} reads in it, green where that is as it should be. Seeds {seeds}."
+    return grid(before, after, lines, path, title, subtitle=_scores(report), footer=footer, verdicts=both)
+
+
+def verdicts(
+    lines: Sequence[Line],
+    before: torch.Tensor,
+    after: torch.Tensor,
+    concepts: Sequence[str | Concept],
+    canvas: Suite,
+    reader: Probe,
+) -> list[tuple[Verdict, Verdict]]:
+    """What a probe says of the pictures [n 3 h w] of all pairs before and after these concepts were erased."""
+    gone = {_target(concept, canvas).label for concept in concepts}
     pairs = [(pair, line.gone) for line in lines for pair in line.pairs]
-    verdicts = [
+    return [
         (
             Verdict(_said(canvas, was)),
             Verdict(_said(canvas, now), _fine(was, now, pair, gone if lost else None, canvas)),
         )
         for (pair, lost), was, now in zip(pairs, _read(reader, before), _read(reader, after), strict=True)
     ]
-    names = ", ".join(concept.name if isinstance(concept, Concept) else concept.replace("_", " ") for concept in named)
-    title = title or f"{names}, erased by {edit.about.get('method', 'an edit')} from {model.name}"
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(shot.seed for shot in shots))
-    footer = f"Under each picture: what {reader.name} reads in it, green where that is as it should be. Seeds {seeds}."
-    return grid(before, after, lines, path, title, subtitle=_scores(report), footer=footer, verdicts=verdicts)
 
 
 def _target(concept: str | Concept, canvas: Suite) -> Target:

@@ -1,0 +1,72 @@
+"""`studio look`: the pictures behind the strength slider, drawn once and kept in the run's folder."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from app.answer import Answer
+from app.files import write_json
+from app.models import load, loading, source
+from app.pictures import save_picture
+from app.progress import follow
+from app.verbs.sample import read_seeds
+from benchmarks.look import STRENGTHS, Looked
+from benchmarks.look import look as looked
+from benchmarks.suite import suite
+from erase.errors import BadInput
+from erase.model import Denoiser, require
+
+
+def look(args: argparse.Namespace) -> Answer:
+    """Draw what has not been drawn before, and say where it is."""
+    what = source(args.source)
+    edit = what.edit()
+    if what.run is None or edit is None:
+        raise BadInput(f"{args.source} is no run, so there is nothing to compare. `studio erase` makes one.")
+    prompts, seeds, strengths = args.prompt or [], read_seeds(args.seeds), read_strengths(args.strengths)
+    asked = {"edit": edit.hash, "prompts": prompts, "seeds": seeds, "strengths": strengths, "suite": args.suite}
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    folder = what.run.folder / "look" / name
+    if not (folder / "index.json").is_file():
+        canvas = suite(args.suite)
+        model = load(what.base, loading(args))
+        require(model, Denoiser, "look")
+        work = looked(model, edit, canvas, prompts=prompts, seeds=seeds, strengths=strengths)
+        seen = follow(work, f"drawing {what.run.job.title}")
+        write_json(folder / "index.json", {"version": 1, **asked, **_kept(seen, folder)})
+    document = {"version": 1, "status": "done", "run": what.run.folder, "look": folder / "index.json"}
+    return Answer(document, f"The same shots at strengths {', '.join(f'{s:g}' for s in strengths)}: {folder}")
+
+
+def read_strengths(text: str | None) -> list[float]:
+    """A list such as 0,0.5,1; BadInput for anything else."""
+    try:
+        return sorted({float(part) for part in text.split(",")}) if text else list(STRENGTHS)
+    except ValueError:
+        raise BadInput(f"{text!r} is no list of strengths. Write numbers with commas, such as 0,0.5,1.") from None
+
+
+def _kept(seen: Looked, folder: Path) -> dict[str, Any]:
+    """Every picture in a file of its own, and what index.json says of rows and verdicts."""
+    for strength, pictures in seen.pictures.items():
+        for number, picture in enumerate(pictures):
+            save_picture(picture[None], folder / picture_name(strength, number), padding=0)
+    rows = [
+        {"heading": line.heading, "hint": line.hint, "gone": line.gone,
+         "cells": [{"seed": pair.shot.seed, "prompt": pair.shot.prompt} for pair in line.pairs]}
+        for line in seen.lines
+    ]  # fmt: skip
+    verdicts = {
+        f"{strength:g}": [{"lines": verdict.lines, "good": verdict.good} for verdict in told]
+        for strength, told in seen.verdicts.items()
+    }
+    return {"rows": rows, "verdicts": verdicts, "probe": seen.probe}
+
+
+def picture_name(strength: float, number: int) -> str:
+    """The file of one cell at one strength."""
+    return f"{strength:g}-{number:03d}.png"
