@@ -14,6 +14,7 @@ from erase.low_rank import Factors, factored
 from erase.work import Step, Work
 from generators.export.form import Asked, Facts
 
+HALF = 0.5  # nobody is told to leave out more than this share of an edit
 ERROR = 0.01  # relative Frobenius error of the whole change, where nothing else is asked for
 
 
@@ -39,10 +40,11 @@ def refusal(edit: Edit, asked: Asked) -> str | None:
     share = _norm(left) / _norm(edit.deltas)
     if share < allowed:
         return None
+    others = f"edit, pipeline, single-file{_plugin(edit)}"
+    without = f", or leave them out with --error {math.ceil(share * 100 + 1) / 100:g}" if share < HALF else ""
     return (
         f"A LoRA holds no biases, norms or embeddings, and this edit changes {len(left)} of them, such as "
-        f"{min(left)}: {share:.2%} of it. Use edit, pipeline, single-file{_plugin(edit)}, or leave them out with "
-        f"--error {math.ceil(share * 100 + 1) / 100:g}."
+        f"{min(left)}: {share:.2%} of it. Use {others}{without}."
     )
 
 
