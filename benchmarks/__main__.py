@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one benchmark; 0 done, 2 bad input (one sentence on stderr), 130 interrupted."""
     given = _parser().parse_args(argv)
     try:
-        return {"speed": _speed, "pocket": _pocket, "many": _many}[given.command](given)
+        return {"speed": _speed, "pocket": _pocket, "many": _many, "exports": _exports}[given.command](given)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -53,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--images", type=int, default=20, help="that show what is erased, and as many that do not")
     many.add_argument("--steps", type=int, default=12, help="denoising steps of an image (default: %(default)s)")
     many.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
-    for command in (speed, pocket, many):
+    exports = commands.add_parser("exports", help="every export format: size, ranks, error, difference, seconds")
+    exports.add_argument("--concept", default="Van Gogh", help="what is erased (default: %(default)s)")
+    exports.add_argument("--kind", default="style", choices=["style", "object"])
+    for command in (speed, pocket, many, exports):
         command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")
         command.add_argument("--device", default="auto")
         command.add_argument("--seed", type=int, default=0)
@@ -97,8 +100,8 @@ def _speed(given: argparse.Namespace) -> int:
 
 
 def _pocket(given: argparse.Namespace) -> int:
-    from benchmarks.pocket import Round, as_json, chosen, erase_and_judge, summary, table
-    from benchmarks.suite import suite
+    from benchmarks.pocket import Round, as_json, erase_and_judge, summary, table
+    from benchmarks.suite import chosen, suite
     from erase.methods import method_names
 
     canvas = suite(given.suite)
@@ -132,6 +135,15 @@ def _many(given: argparse.Namespace) -> int:
     work = erase_many(_model(given), canvas, {name: {} for name in names}, counts, images=given.images, seed=given.seed)
     lines = _watched(work)
     print(as_json(summary(lines)) if given.json else table(lines))
+    return 0
+
+
+def _exports(given: argparse.Namespace) -> int:
+    from benchmarks.exports import exports, table
+    from benchmarks.pocket import as_json
+
+    found = _watched(exports(_model(given), given.concept, given.kind, seed=given.seed))
+    print(as_json(found.model_dump(mode="json")) if given.json else table(found))
     return 0
 
 

@@ -50,9 +50,7 @@ def judge(
     """
     canvas = _suite(suite)
     read_as = _rules(rules)
-    eyes = reader or probe(canvas.probe, str(model.device))
-    check_labels(canvas, eyes)
-    text = clip(canvas.clip, str(model.device)) if canvas.clip else None
+    eyes, text = tools(canvas, str(model.device), reader)
     names = [c.name if isinstance(c, Concept) else c for c in concepts] or list(erased(edit))
     targets = canvas.targets(names) if edit is not None else ()
     if edit is not None and not targets:
@@ -101,6 +99,13 @@ def _suite(given: Suite | str) -> Suite:
 
 def _rules(given: Rules | str) -> Rules:
     return given if isinstance(given, Rules) else PRESETS[match(given, PRESETS, "preset of the accuracies")]
+
+
+def tools(canvas: Suite, device: str, reader: Probe | None = None) -> tuple[Probe, Clip | None]:
+    """The probe, unless one is given, and the CLIP that read a suite's pictures; BadInput when it lacks a label."""
+    eyes = reader or probe(canvas.probe, device)
+    check_labels(canvas, eyes)
+    return eyes, clip(canvas.clip, device) if canvas.clip else None
 
 
 def check_labels(canvas: Suite, eyes: Probe) -> None:

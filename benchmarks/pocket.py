@@ -46,13 +46,6 @@ class Round:
         }  # fmt: skip
 
 
-def chosen(canvas: Suite, targets: str) -> tuple[Target, ...]:
-    """`all`, `styles`, `objects`, or names with commas; the un-stylised theme is nothing to erase."""
-    styles = [label for label in canvas.styles if label != canvas.photo]
-    known = {"all": [*styles, *canvas.objects], "styles": styles, "objects": list(canvas.objects)}
-    return canvas.targets(known.get(targets.lower()) or [name for name in targets.split(",") if name.strip()])
-
-
 def erase_and_judge(
     model: Any, canvas: Suite, rounds: Sequence[Round], targets: Sequence[Target], folder: Path, *, batch: int = 32
 ) -> Work[dict[str, list[Report]]]:

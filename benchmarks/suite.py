@@ -64,6 +64,7 @@ class Suite(BaseModel):
     first_styles: tuple[str, ...] = ()
     first_objects: tuple[str, ...] = ()
     neighbours: Mapping[str, tuple[str, ...]] = {}
+    targeted: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -77,7 +78,7 @@ class Suite(BaseModel):
         if not self.grid_seeds or not set(self.grid_seeds) <= set(self.seeds):
             raise ValueError(f"grid_seeds {list(self.grid_seeds)} must be one or more of seeds {list(self.seeds)}")
         known = {*self.styles, *self.objects}
-        mentioned = {*self.first_styles, *self.first_objects, *self.neighbours}
+        mentioned = {*self.first_styles, *self.first_objects, *self.neighbours, *self.targeted}
         mentioned |= {label for labels in self.neighbours.values() for label in labels}
         if self.photo:
             mentioned.add(self.photo)
@@ -142,6 +143,14 @@ class Suite(BaseModel):
         rest.sort(key=lambda label: label == self.photo)
         chosen = {*erased, *rest[: size - min(len(erased), 1)]}
         return [label for label in labels if label in chosen]
+
+
+def chosen(canvas: Suite, targets: str) -> tuple[Target, ...]:
+    """`all`, `styles`, `objects`, `suite` (what it picks), or names with commas; the photo is nothing to erase."""
+    styles = [label for label in canvas.styles if label != canvas.photo]
+    both = [*styles, *canvas.objects]
+    known = {"all": both, "styles": styles, "objects": list(canvas.objects), "suite": list(canvas.targeted) or both}
+    return canvas.targets(known.get(targets.strip().lower()) or [name for name in targets.split(",") if name.strip()])
 
 
 def suite_names() -> list[str]:

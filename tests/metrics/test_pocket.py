@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import pocket
-from benchmarks.pocket import Round, chosen, erase_and_judge, summary, table
+from benchmarks.pocket import Round, erase_and_judge, summary, table
 from benchmarks.report import Report
+from benchmarks.suite import chosen
 from erase.errors import BadInput
 from erase.work import drain
 from tests.metrics.doubles import TINY, Painter, Reader
