@@ -9,8 +9,10 @@ import sys
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
 
 import generators
 from erase.edit import Edit
@@ -27,7 +29,7 @@ from generators.export.proof import Unproven
 from tests.compare import same_bits, weights
 from tests.formats import exports
 from tests.formats.exports import ABOUT, closed_form, layers, random_edit, readers, text, text_layers
-from tests.formats.toys import FAMILIES
+from tests.formats.toys import FAMILIES, toy_folder
 
 SHOTS = [Shot(1, "a cat in van gogh style")]
 STEPS = 3
@@ -136,6 +138,25 @@ def test_half_precision_and_compression(models, name, tmp_path):
     low = drain(export(model, edit, tmp_path / "low", name, rank=6, shots=SHOTS))
     assert low.facts["ranks"] == [6, 6]
     assert low.facts["error"] < 1e-5
+
+
+def test_a_text_encoder_fits_another_unet(models, tmp_path):
+    """Of the same family, but with other weights: the erased words are what it reads."""
+    drain(export(models["sd1"], text(models["sd1"]), tmp_path / "plugin", "plugin", shots=SHOTS))
+    other = generators.load(toy_folder(tmp_path / "other", "sd1", seed=1), device="cpu")
+    drain(write(other, tmp_path / "base"))
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        tmp_path / "base", text_encoder=CLIPTextModel.from_pretrained(tmp_path / "plugin"), local_files_only=True
+    )
+    prompt = SHOTS[0].prompt
+    with text(models["sd1"]).worn(models["sd1"].network):
+        codes = models["sd1"].encode([prompt]).tokens
+    assert torch.allclose(pipeline.encode_prompt(prompt, "cpu", 1, False)[0], codes, atol=1e-6)
+    plain = drain(other.sample(SHOTS, steps=STEPS))
+    image = pipeline(
+        prompt, num_inference_steps=STEPS, generator=torch.Generator().manual_seed(SHOTS[0].seed), output_type="pt"
+    ).images
+    assert (image - plain).abs().max() > 0.01
 
 
 def test_a_real_sized_edit_of_keys_and_values(tmp_path):
