@@ -31,6 +31,8 @@ from generators.pocket.face_words import attribute
 from generators.senses import fitted
 
 BATCH = 50
+LENGTHS = (1.0, 1.5, 2.0, 3.0)  # how far codes are moved towards the concept, in steps of the usual difference
+PLAIN = 0.8  # the mean score at which they are far enough
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,17 @@ def judge_gan(
     }  # fmt: skip
     if edit is None:
         return Report(job=job or {"model": model.name, "suite": plan.name}, about=about, scores=of_gan(before, reader))
-    asked = _pairs(ws, before, [reader.column(name) for name in targets], plan.pairs)
-    original = yield from _drawn(model, asked[0], reader, "draw pairs")
-    added = yield from _drawn(model, asked[1], reader, "draw pairs")
+    columns = [reader.column(name) for name in targets]
+    bare, move = _move(ws, before, columns, plan.pairs)
+    original = yield from _drawn(model, bare, reader, "draw pairs")
+    for length in LENGTHS:
+        moved = bare + length * move
+        added = yield from _drawn(model, moved, reader, f"draw pairs moved {length:g} times")
+        if float(added.sure[:, columns].amax(1).mean()) > PLAIN:
+            break
     with edit.worn(model.network):
         after = yield from _drawn(model, _codes(model, seeds), reader, "draw after")
-        left = yield from _drawn(model, asked[1], reader, "draw pairs after")
+        left = yield from _drawn(model, moved, reader, "draw pairs after")
     scores = of_unlearning(before, after, reader, targets) | _gamma(reader, targets, original, added, left)
     steered = str(edit.about.get("steered_by", ""))
     own = [f"own homework: {steered} steered this edit and now scores it"] if steered == reader.name[:-9] else []
@@ -220,8 +227,8 @@ def _drawn(model: Gan, ws: Tensor, reader: Reader, stage: str) -> Work[Read]:
     return Read(torch.cat([part.sure for part in parts]), torch.cat([part.features for part in parts]))
 
 
-def _pairs(ws: Tensor, seen: Read, columns: Sequence[int], most: int) -> tuple[Tensor, Tensor]:
-    """Codes whose images lack the concept, and the same codes moved until they should show it.
+def _move(ws: Tensor, seen: Read, columns: Sequence[int], most: int) -> tuple[Tensor, Tensor]:
+    """Codes whose images lack the concept, and the move by which images that have it usually differ from those.
 
     The move follows a ridge regression of the judge's own log odds on w, so no method has seen it.
     """
@@ -235,7 +242,7 @@ def _pairs(ws: Tensor, seen: Read, columns: Sequence[int], most: int) -> tuple[T
     slope = torch.linalg.solve(x.T @ x + damping, x.T @ y)
     length = (odds[had].mean() - odds[~had].mean()) / slope.square().sum()
     bare = ws[~had][:most]
-    return bare, bare + (length * slope).to(ws)
+    return bare, (length * slope).to(ws)
 
 
 def _score(

@@ -33,6 +33,9 @@ from erase.model import BadInput, Concept, Encoder, Gan
 from erase.tune import Masters, tune
 from erase.work import Step, Work, with_state
 
+# How far a code is taken back, in units of its excess over the usual, until CLIP no longer sees the concept.
+AMOUNTS = (1.0, 1.5, 2.0, 3.0)
+
 
 class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     """Erases what words describe from a GAN, guided by a CLIP alone: no labels, no discriminator."""
@@ -41,7 +44,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     needs: ClassVar[type] = Gan
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "attribute": {},
-        "far": {"repair": 0.0, "natural": 0.0, "keep": 0.0},  # the baseline that only leaves the direction
+        "far": {"repair": 0.0, "natural": 0.0, "hold": 0.0},  # the baseline that only leaves the direction
     }
 
     encoder: str = Field("pocket-clip", description="the CLIP that looks: a bundled one or an open_clip folder")
@@ -61,7 +64,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     direction: float = Field(1.0, ge=0, le=100, description="weight of the reference direction (λ_d)")
     repair: float = Field(2.0, ge=0, le=100, description="weight of drawing an edited code as it was before the edit")
     natural: float = Field(4.0, ge=0, le=100, description="weight of images that show the concept by nature")
-    keep: float = Field(4.0, ge=0, le=100, description="weight of images without the concept staying as they are")
+    hold: float = Field(4.0, ge=0, le=100, description="weight of images without the concept staying as they are")
     enough: float = Field(0.1, ge=0, le=1, description="share of the concept at which an image counts as cleared (τ)")
     agreement: float = Field(0.2, ge=-1, le=1, description="least agreement of pairs on one direction, or it refuses")
 
@@ -90,12 +93,15 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         first = number(seed, "pool") >> 34
         w = drawn_codes(model, range(first, first + self.pool))
         scores = yield from self._scores(model, eye, w, said, state)
-        known = {"scores": scores}
-        edits = [Direction.found(model, eye, w, column, clause, self.agreement) for clause, column in
-                 zip(said, scores.T, strict=True)]  # fmt: skip
+        edits = [
+            Direction.found(model, eye, w, column, self._words(eye, clause), clause, self.agreement)
+            for clause, column in zip(said, scores.T, strict=True)
+        ]
+        work = self._cleared(model, eye, w, edits, state)
+        cleared = yield from with_state(work, {"scores": scores})
         masters = students(model, self.part, self.lr)
-        one = partial(self._one, model, eye, masters, w, edits, seed)
-        yield from with_state(tune(self.steps, one, (masters,), state), known)
+        one = partial(self._one, model, eye, masters, w, cleared, edits, seed)
+        yield from with_state(tune(self.steps, one, (masters,), state), {"scores": scores, "cleared": cleared})
         return masters.result()
 
     def _scores(
@@ -104,8 +110,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         """How much more each image of the pool is like each clause than unlike it: [n clause]."""
         if "scores" in state:
             return state["scores"].to(w)
-        words = torch.stack([eye.texts(_filled(self.present, clause)).mean(0)
-                             - eye.texts(_filled(self.absent, clause)).mean(0) for clause in said])  # fmt: skip
+        words = torch.stack([self._words(eye, clause) for clause in said])
         found = []
         for part in w.split(64):
             with torch.no_grad():
@@ -113,16 +118,49 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
             yield Step("score", sum(map(len, found)), len(w))
         return torch.cat(found)
 
+    def _words(self, eye: Encoder, clause: str) -> Tensor:
+        """What an image with the clause is more like than one without: [e]."""
+        return eye.texts(_filled(self.present, clause)).mean(0) - eye.texts(_filled(self.absent, clause)).mean(0)
+
+    def _cleared(
+        self, model: Gan, eye: Encoder, w: Tensor, edits: Sequence[Direction], state: Mapping[str, Tensor]
+    ) -> Work[Tensor]:
+        """For each code that has a clause, the nearest one without in CLIP's eyes; for the others themselves: [n w]."""
+        if "cleared" in state:
+            return state["cleared"].to(w)
+        cleared = w.clone()
+        left = torch.stack([edit.having for edit in edits]).any(0).nonzero()[:, 0]
+        for done, amount in enumerate(AMOUNTS, 1):
+            cleared[left] = taken_back(w[left], edits, amount)
+            still = []
+            for part in left.split(64):
+                with torch.no_grad():
+                    seen = eye.images(model.synthesis(layered(model, cleared[part])) / 2 + 0.5)
+                shown = torch.stack([seen @ edit.words > edit.threshold for edit in edits]).any(0)
+                still.append(part[shown])
+                yield Step("clear", done, len(AMOUNTS))
+            left = torch.cat(still) if still else left
+        return cleared
+
     def _one(
-        self, model: Gan, eye: Encoder, masters: Masters, w: Tensor, edits: Sequence[Direction], seed: int, step: int
+        self,
+        model: Gan,
+        eye: Encoder,
+        masters: Masters,
+        w: Tensor,
+        cleared: Tensor,
+        edits: Sequence[Direction],
+        seed: int,
+        step: int,
     ) -> dict[str, float]:
         rng = stream(seed, "batch", step)
         count, edit = self.batch // 3, edits[int(torch.randint(len(edits), (), generator=rng))]
         having = torch.stack([e.having for e in edits]).any(0)
-        natural, clean, bare = (_some(w, where, count, rng) for where in (having, ~having, ~edit.having))
+        carrier, clean, bare = (_some(where, count, rng) for where in (having, ~having, ~edit.having))
+        natural, clean, bare = w[carrier], w[clean], w[bare]
         length = 0.5 + torch.rand(count, 1, generator=rng).to(w)
         edited = bare + length * edit.step
-        target = teaching(model, layered(model, torch.cat([taken_back(natural, edits), clean, bare, edited])))
+        target = teaching(model, layered(model, torch.cat([cleared[carrier], clean, bare, edited])))
         wanted, marked = target[: 3 * count], target[3 * count :]
         with torch.no_grad():
             before, after = eye.images(wanted[2 * count :] / 2 + 0.5), eye.images(marked / 2 + 0.5)
@@ -136,7 +174,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
                 "direction": self.direction * (lost * (left.detach() > self.enough)).mean(),
                 "repair": self.repair * unlikeness(drawn[2 * count :], wanted[2 * count :]),
                 "natural": self.natural * unlikeness(drawn[:count], wanted[:count]),
-                "keep": self.keep * unlikeness(drawn[count : 2 * count], wanted[count : 2 * count]),
+                "hold": self.hold * unlikeness(drawn[count : 2 * count], wanted[count : 2 * count]),
             }
 
         return learning(model, masters, losses)
@@ -144,20 +182,28 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Direction:
-    """One clause: the step in w that adds it [w], who has it [n], its usual score without, and CLIP's direction [e]."""
+    """One clause: the step in w that adds it [w], who has it [n], how its score [n] follows w, and CLIP's direction [e].
+
+    `words` [e] scores an image and `threshold` splits the scores; `bare` is the usual score without.
+    """
 
     step: Tensor
     having: Tensor
     slope: Tensor
     bare: Tensor
     centre: Tensor
+    words: Tensor
+    threshold: Tensor
     towards: Tensor
     blur: float
 
     @staticmethod
-    def found(model: Gan, eye: Encoder, w: Tensor, scores: Tensor, clause: str, agreement: float) -> Direction:
+    def found(
+        model: Gan, eye: Encoder, w: Tensor, scores: Tensor, words: Tensor, clause: str, agreement: float
+    ) -> Direction:
         """From scores [n] of codes [n w]; BadInput where nobody has it, or where the edit is not one direction."""
-        having = scores > valley(scores)
+        threshold = valley(scores)
+        having = scores > threshold
         if not 2 <= int(having.sum()) <= len(w) - 2:
             raise BadInput(f"Of {len(w)} images of {model.name}, {int(having.sum())} look like {clause!r}: too few.")
         centre = w.mean(0)
@@ -176,7 +222,8 @@ class Direction:
                 f"What {clause!r} adds to images of {model.name} is not one direction (agreement {agreed:.2f}, needed "
                 f"{agreement:g}); try other words, or a method that is shown examples, such as feature-unlearn."
             )
-        return Direction(step, having, slope, bare, centre, towards, 0.05 * float(ways.norm(dim=1).mean()))
+        blur = 0.05 * float(ways.norm(dim=1).mean())
+        return Direction(step, having, slope, bare, centre, words, threshold, towards, blur)
 
 
 def clauses(concept: Concept) -> list[str]:
@@ -202,12 +249,12 @@ def ridge(x: Tensor, y: Tensor, share: float = 0.01) -> Tensor:
     return torch.linalg.solve(x64.T @ x64 + damping * torch.eye(x.shape[1]).to(x64), x64.T @ y64).to(x)
 
 
-def taken_back(w: Tensor, edits: Sequence[Direction]) -> Tensor:
-    """Codes without what the regressions read off them: each clause's score brought down to what is usual without."""
+def taken_back(w: Tensor, edits: Sequence[Direction], amount: float = 1.0) -> Tensor:
+    """Codes without what the regressions read off them: 1 brings each clause's score down to what is usual without."""
     for edit in edits:
         read = (w - edit.centre) @ edit.slope / edit.slope.square().sum()
         usual = (edit.bare - _mean_score(edit)) / edit.slope.square().sum()
-        w = w - (read - usual).clamp(min=0)[:, None] * edit.slope
+        w = w - amount * (read - usual).clamp(min=0)[:, None] * edit.slope
     return w
 
 
@@ -216,9 +263,9 @@ def _mean_score(edit: Direction) -> Tensor:
     return edit.bare + share * (edit.step @ edit.slope)
 
 
-def _some(w: Tensor, where: Tensor, count: int, rng: torch.Generator) -> Tensor:
+def _some(where: Tensor, count: int, rng: torch.Generator) -> Tensor:
     places = where.nonzero()[:, 0]
-    return w[places[torch.randint(len(places), (count,), generator=rng).to(places.device)]]
+    return places[torch.randint(len(places), (count,), generator=rng).to(places.device)]
 
 
 def _filled(templates: Sequence[str], clause: str) -> list[str]:
