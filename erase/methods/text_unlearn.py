@@ -182,7 +182,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Direction:
-    """One clause: the step in w that adds it [w], who has it [n], how its score [n] follows w, and CLIP's direction [e].
+    """One clause: the step in w that adds it [w], who has it [n], how scores follow w, and CLIP's direction [e].
 
     `words` [e] scores an image and `threshold` splits the scores; `bare` is the usual score without.
     """
