@@ -27,7 +27,7 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
         Edit(cast, edit.about).save(folder / FILE)
         yield Step("write", 1, 1)
         return {}
-    made = yield from thin.factors(edit, asked, leave_out=False, smaller=True)
+    made = yield from thin.factors(edit, asked, leave_out=False)
     products = {f"{name}{UP}": each.up for name, each in made.factors.items()}
     products |= {f"{name}{DOWN}": each.down for name, each in made.factors.items()}
     header = {"edit": json.dumps({"format": COMPRESSED, "about": dict(edit.about)}, sort_keys=True)}

@@ -48,9 +48,9 @@ def refusal(edit: Edit, asked: Asked) -> str | None:
     )
 
 
-def factors(edit: Edit, asked: Asked, *, leave_out: bool, smaller: bool = False) -> Work[Thin]:
+def factors(edit: Edit, asked: Asked, *, leave_out: bool) -> Work[Thin]:
     """Factors of every change that fits, one Step each. `leave_out` drops what does not fit, and its share counts as
-    error; otherwise it is kept whole, and with `smaller` so is what its factors would not make smaller."""
+    error; otherwise it is kept whole, and so is what its factors would not make smaller."""
     error = ERROR if asked.error is None else asked.error
     changed = {name: delta for name, delta in edit.deltas.items() if bool(delta.any())}
     left = _left_out(edit)
@@ -62,12 +62,13 @@ def factors(edit: Edit, asked: Asked, *, leave_out: bool, smaller: bool = False)
     for done, name in enumerate(riding, 1):
         each = factored(changed[name], error=math.sqrt(error**2 - share**2), rank=asked.rank, dtype=asked.dtype)
         dense = _cast(changed[name], asked)
-        if smaller and each.bytes >= dense.nbytes:
+        if not leave_out and each.bytes >= dense.nbytes:
             whole[name] = dense
         else:
             found[name] = each
         yield Step("factor", done, len(riding))
-    missing = math.sqrt(sum(each.residual**2 for each in found.values()) + (share * total) ** 2)
+    rounded = _norm({name: changed[name].cpu().double() - tensor for name, tensor in whole.items()})
+    missing = math.hypot(rounded, share * total, *(each.residual for each in found.values()))
     ranks = [each.rank for each in found.values()]
     facts: dict[str, Any] = {
         "error": missing / total if total else 0.0,
