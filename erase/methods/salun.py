@@ -54,6 +54,7 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         "object": {"epochs": 5, "retain": 0.5},
         "nudity": {"slice": "full", "epochs": 1, "retain": 0.1, "seeds": 800},
         "quick": {"seeds": 64, "epochs": 10, "lr": 5e-5, "steps": 20},
+        "pocket": {"epochs": 25, "lr": 4e-3, "batch": 4, "seeds": 32, "steps": 12},
         "no-mask": {"share": 1.0},
     }
 
