@@ -61,7 +61,7 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
             "batch": 4,
             "seeds": 32,
             "steps": 12,
-        },  # fmt: skip
+        },
         "repo-v2": {"sees": "latent", "surgery": "repo-v2", "lr": 4.8e-5, "iterations": 2000, "warmup": 1000},
     }
 
