@@ -80,6 +80,8 @@ def export(
     asked = asked_of(name, strength, dtype, variant, error, rank)
     if (why := refusal(name, edit, asked)) is not None:
         raise BadInput(why)
+    if name == GAN:
+        raise BadInput("A GAN is written by generators.export.gan.export_gan.")
     kind = form(name)
     if kind.adds:  # the strength is in what is written
         edit, asked = _at(edit, strength), replace(asked, strength=1.0)
