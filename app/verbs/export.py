@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from generators.export.card import approximation
 from generators.export.exporter import Exported, asked_of
 from generators.export.exporter import export as exporting
 from generators.export.form import FORMS, GAN, Asked, form, refusal
+from generators.export.gan import export_gan
+from generators.stylegan2.adapter import StyleGan
 
 
 def export(args: argparse.Namespace) -> Answer:
@@ -34,6 +37,8 @@ def export(args: argparse.Namespace) -> Answer:
     if (why := refusal(name, edit, asked)) is not None:  # before the model is loaded
         raise BadInput(why)
     model = load(what.base, loading(args))
+    if name == GAN:
+        return _gan(model, edit, args)
     work = exporting(
         model, edit, Path(args.out), name, strength=args.strength, dtype=args.save_dtype, variant=args.variant,
         error=args.error, rank=args.rank, force=args.force, report=what.run and what.run.report(),
@@ -41,6 +46,18 @@ def export(args: argparse.Namespace) -> Answer:
     )  # fmt: skip
     exported = follow(work, f"exporting as {name}")
     return Answer(_document(exported), _text(exported))
+
+
+def _gan(model: StyleGan, edit: Edit, args: argparse.Namespace) -> Answer:
+    """A GAN's formats prove themselves: every file is opened again and draws the same."""
+    work = export_gan(model, edit, args.out, strength=args.strength, force=args.force)
+    made = follow(work, "exporting as gan")
+    document = {"version": 1, "status": "done", "format": GAN, **asdict(made)}
+    text = (
+        f"Exported to {made.path} ({size(made.bytes)}): {', '.join(made.files)}. Opened again, each draws what the worn "
+        f"edit draws (largest pixel difference {made.max_difference:.2g})."
+    )
+    return Answer(document, text)
 
 
 def attacks_of(run: Path) -> dict[str, dict[str, Any]]:

@@ -50,7 +50,8 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         "ewc": {"form": "ewc"},
         "extrapolation": {"form": "extrapolate"},
         "celeba-hq": {
-            "marked": 300, "models": 5, "adapt_steps": 6000, "positives": 5000, "steps": 4001, "path": 2.0, "r1": 10.0,
+            "marked": 300, "models": 5, "adapt_steps": 6000, "positives": 5000, "steps": 4001, "r1": 10.0,
+            "ewc": 5e8,
         },
     }  # fmt: skip
 
@@ -71,7 +72,9 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
     batch: int = Field(16, ge=2, le=1024, description="images per step")
     alpha: float = Field(2.0, gt=0, le=100, description="how fast EL2's push fades with distance (α)")
     push: float = Field(0.5, ge=0, le=100, description="the push at the first step, against the adversarial loss (β)")
-    ewc: float = Field(5e8, ge=0, description="how firmly weights the critic cares for stay in stage 1 (λ)")
+    ewc: float = Field(
+        300.0, ge=0, description="how firmly weights the critic cares for stay in stage 1 (λ); depends on the critic"
+    )
     fisher: int = Field(32, ge=8, le=100_000, description="images from which that is learnt")
     backwards: float = Field(1.0, gt=0, le=10, description="of extrapolate: how far the adaptation is worn backwards")
     r1: float = Field(0.1, ge=0, description="strength of the critic's gradient penalty")

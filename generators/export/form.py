@@ -78,8 +78,5 @@ def refusal(name: str, edit: Edit, asked: Asked) -> str | None:
     """Why this edit cannot be exported in a format, in a sentence; None where it can."""
     diffusion = all(name.startswith(("unet.", "text.", "text_2.")) for name in edit.deltas)
     if name == GAN:
-        return "This edit changes a diffusion model; gan is for generators." if diffusion else NO_GAN
-    return form(name).refusal(edit, asked) if diffusion else f"This edit changes a GAN. {NO_GAN}"
-
-
-NO_GAN = "GANs cannot be exported yet; the run's edit.safetensors holds the exact change."
+        return "This edit changes a diffusion model; gan is for generators." if diffusion else None
+    return form(name).refusal(edit, asked) if diffusion else f"This edit changes a GAN, which goes out as {GAN}."
