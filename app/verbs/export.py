@@ -54,7 +54,7 @@ def _gan(model: StyleGan, edit: Edit, args: argparse.Namespace) -> Answer:
     made = follow(work, "exporting as gan")
     document = {"version": 1, "status": "done", "format": GAN, **asdict(made)}
     text = (
-        f"Exported to {made.path} ({size(made.bytes)}): {', '.join(made.files)}. Opened again, each draws what the worn "
+        f"Exported to {made.path} ({size(made.bytes)}): {', '.join(made.files)}. Reopened, each draws what the worn "
         f"edit draws (largest pixel difference {made.max_difference:.2g})."
     )
     return Answer(document, text)
