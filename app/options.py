@@ -112,10 +112,21 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     ledger.add_argument("--without", metavar="NAME|HASH|NUMBER", help="the edit to take off")
     ledger.add_argument("--out", metavar="RUN", help="the folder of the new run that does without it")
 
+    near = verb("neighbours", "neighbours:neighbours", "list the concepts nearest in meaning to one", loads=True)
+    near.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
+    near.add_argument("--concept", required=True, metavar="NAME", help="whose neighbours")
+    near.add_argument("--suite", default="pocket-canvas", metavar="NAME|FILE", help="whose concepts are compared")
+    near.add_argument("--count", type=int, default=8, metavar="N", help="how many (default: %(default)s)")
+
     judge = verb("judge", "judge:judge", "measure a model, or what a RUN's edit did to it", loads=True)
     judge.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
     suites = "what to draw and score (default: pocket-canvas for a MODEL, pocket-canvas-small for a RUN)"
     judge.add_argument("--suite", metavar="NAME|FILE", help=suites)
+
+    serve = verb("serve", "serve:serve", "open the studio as a page in the browser")
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="who may come (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=7860, metavar="N", help="(default: %(default)s)")
+    serve.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a login; STUDIO_AUTH says the same unseen")
 
     strength = verb(
         "strength",
@@ -140,6 +151,10 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     workers = "processes (default: one per GPU, else as many as the processors hold); the table does not depend on it"
     sweep.add_argument("--workers", type=int, metavar="N", help=workers)
     sweep.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster that sees --out; `local` starts one here")
+
+    report = verb("report", "report:report", "write a run, a sweep, or a folder of runs as one HTML file")
+    report.add_argument("source", metavar="RUN|DIR", help="a judged run, the folder of a sweep, or one with runs below")
+    report.add_argument("--out", required=True, metavar="HTML", help="the file to write")
 
     export = verb("export", "export:export", "write a RUN's edited model in a format other programs open")
     _loading(export, dtype=False)
@@ -174,6 +189,7 @@ def _erase(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
     parser.add_argument("--resume", action="store_true", help="go on when --out holds this job unfinished")
     parser.add_argument("--save-every", type=float, metavar="SECONDS", help="time between snapshots (default: 30)")
+    parser.add_argument("--previews", type=float, metavar="SECONDS", help="time between pictures of the work (off)")
     method = _value(argv, "--method")
     if argv[:1] == ["erase"] and method:
         from app.knobs import add_knobs
