@@ -1,0 +1,94 @@
+"""The judge of GANs on a tiny one: every promised number with its baseline, and the mark on homework."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import faces
+from benchmarks.faces import judge_gan
+from benchmarks.gan_suite import GanSuite, gan_suite
+from erase.edit import Edit
+from erase.errors import BadInput
+from erase.work import drain
+from generators.pocket.face_probe import FaceProbe
+from generators.pocket.face_words import ATTRIBUTES, attribute
+from generators.stylegan2 import files
+from tests.gan.toy import ToyGan
+
+SUITE = GanSuite(
+    name="tiny", version=1, probe="pocket-probes/face-judge.safetensors",
+    reference="pocket-probes/face-reference.safetensors", images=120, pairs=16,
+)  # fmt: skip
+
+
+@pytest.fixture
+def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Assets with a judge that finds each attribute in about half of what the toy draws."""
+    monkeypatch.setattr(faces, "assets", lambda: tmp_path)
+    torch.manual_seed(1)
+    probe, gan = FaceProbe("judge").eval(), ToyGan()
+    with torch.no_grad():
+        images = gan.synthesis(gan.mapping(gan.latents(range(120)))) / 2 + 0.5
+        logits = probe(faces.fitted(images.clamp(0, 1), 64))[0]
+        probe.head.weight.mul_(20 / logits.std(0)[:, None])
+        probe.head.bias.copy_((probe.head.bias - logits.median(0).values) * 20 / logits.std(0))
+        features = probe(faces.fitted(images.clamp(0, 1), 64))[1]
+    about = {"family": "face-probe", "kind": "judge", "attributes": ATTRIBUTES}
+    files.write(tmp_path / "pocket-probes" / "face-judge.safetensors", probe.state_dict(), about)
+    labels = (torch.rand(120, 6, generator=torch.Generator().manual_seed(2)) < 0.3).byte()
+    files.write(
+        tmp_path / "pocket-probes" / "face-reference.safetensors", {"features": features, "labels": labels}, about
+    )
+    return tmp_path
+
+
+def edit(gan: ToyGan, size: float, by: str = "face-eye") -> Edit:
+    torch.manual_seed(0)
+    deltas = {name: size * torch.randn_like(w) for name, w in gan.network.named_parameters() if "conv" in name}
+    return Edit(deltas, {"method": "test", "concepts": [{"name": "eyeglasses"}], "steered_by": by})
+
+
+def test_a_gan_is_asked_how_often_it_draws_each_attribute(probed: Path) -> None:
+    report = drain(judge_gan(ToyGan(), suite=SUITE))
+    rates = {name: score for name, score in report.scores.items() if name.startswith("attribute_rate.")}
+    assert set(rates) == {f"attribute_rate.{name.replace(' ', '_')}" for name in ATTRIBUTES}
+    assert all(0.2 < score.value < 0.8 and score.n == 120 for score in rates.values())
+    assert {"FID", "KID", "certain"} <= set(report.scores)
+
+
+def test_an_edit_is_scored_beside_the_unedited_gan(probed: Path) -> None:
+    gan = ToyGan()
+    before = {key: value.clone() for key, value in gan.network.state_dict().items()}
+    nothing, something = (drain(judge_gan(gan, edit(gan, size), SUITE)) for size in (0.0, 0.3))
+    assert all(torch.equal(before[key], value) for key, value in gan.network.state_dict().items())
+    promised = {"PUL", "FID", "KID", "Ret-FID", "gamma", "gamma_normalised", "LPIPS", "drift.hat", "drift.blond_hair",
+                "seconds", "peak_memory_bytes", "storage_bytes"}  # fmt: skip
+    assert promised <= set(something.scores) and "drift.eyeglasses" not in something.scores
+    for name in ("PUL", "gamma", "LPIPS", "drift.hat"):
+        assert nothing.scores[name].value == nothing.scores[name].baseline == 0
+    assert something.scores["LPIPS"].value > 1e-4 and something.scores["gamma"].value > 0
+    assert math.isnan(something.scores["Ret-FID"].value) and something.scores["Ret-FID"].note
+    assert "FID" in something.table() and not something.marks
+
+
+def test_homework_is_marked(probed: Path) -> None:
+    gan = ToyGan()
+    assert any("own homework" in mark for mark in drain(judge_gan(gan, edit(gan, 0.1, "face-judge"), SUITE)).marks)
+
+
+def test_what_cannot_be_judged_is_said(probed: Path) -> None:
+    gan = ToyGan()
+    with pytest.raises(BadInput, match="does not say what it erased"):
+        drain(judge_gan(gan, Edit({}, {}), SUITE))
+    (probed / "pocket-probes" / "face-reference.safetensors").unlink()
+    with pytest.raises(BadInput, match="face-reference.safetensors is missing"):
+        drain(judge_gan(gan, suite=SUITE))
+    with pytest.raises(BadInput, match="pocket-faces"):
+        gan_suite("pocket-face")
+    assert attribute("Glasses") == "eyeglasses" and attribute("facial hair") == "beard"
+    with pytest.raises(BadInput, match="smile"):
+        attribute("smil")
