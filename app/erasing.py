@@ -14,6 +14,7 @@ from typing import Any
 from app.checkpoints import Checkpoint
 from app.files import DiskFull, free_bytes, room, size
 from app.jobs import Job, circumstances
+from app.previews import previewed
 from app.runs import Events, Run, create, is_run, open_run
 from benchmarks.metrics.cost import Peak
 from erase.edit import Edit
@@ -51,9 +52,16 @@ def prepare(folder: Path, job: Job, model: Generator, parents: Sequence[Edit], r
     return create(folder, job, {"base": base, **circumstances(model), **record}, parents)
 
 
-def erase_in(run: Run, model: Generator, warn: Callable[[str], object], save_every: float = SAVE_EVERY) -> Work[Edit]:
+def erase_in(
+    run: Run,
+    model: Generator,
+    warn: Callable[[str], object],
+    save_every: float = SAVE_EVERY,
+    previews: float | None = None,
+) -> Work[Edit]:
     """Run or resume the job of a RUN folder. Closed at a Step, it first writes that Step's state: nothing is lost.
 
+    `previews` are the seconds between pictures of what the deltas in a Step's state draw; None draws none.
     Raises BadInput when the base model is not the one the run began with, or another process works on the run.
     """
     _same_base(run, model)
@@ -67,6 +75,8 @@ def erase_in(run: Run, model: Generator, warn: Callable[[str], object], save_eve
         work = method.erase(
             model, job.concepts, job.keep, seed=job.seed, state=None if checkpoint is None else checkpoint.tensors
         )
+        if previews is not None:
+            work = previewed(work, model, job.concepts, job.keep, previews)
         peak = Peak(model.device)
         try:
             with contextlib.closing(work), run.events(keeper.steps) as events:

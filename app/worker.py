@@ -103,12 +103,13 @@ class _Look:
 
 def _start(task: Task) -> None:
     """Run a task in a process of its own and wait for it; one that could not even begin has failed."""
+    queued = task.state
     with (task.folder / "log.txt").open("ab") as log:
         ended = subprocess.run(
             [sys.executable, "-m", "app.worker", "--task", str(task.folder)], cwd=queue.ROOT, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False,
         )  # fmt: skip
-    if ended.returncode and task.status == "queued" and not task.stop:
+    if ended.returncode and task.state == queued:  # not put back into the queue meanwhile, nor told to stop
         message = f"The worker did not start (exit {ended.returncode}); {task.folder / 'log.txt'} says why."
         task.note("failed", command=0, error={"kind": "unexpected", "message": message})
 

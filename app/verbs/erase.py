@@ -38,7 +38,7 @@ def erase(args: argparse.Namespace) -> Answer:
         if args.resume:
             print(f"There is nothing to resume in {folder}; starting.", file=sys.stderr)
         run = prepare(folder, job, model, parents, {"typed": args.typed, "loading": vars(loading(args))})
-    return _told(run, work_on(run, model, args.save_every))
+    return _told(run, work_on(run, model, args.save_every, args.previews))
 
 
 def resume(args: argparse.Namespace) -> Answer:
@@ -102,12 +102,12 @@ def read_job(args: argparse.Namespace, base: str, parents: Sequence[Edit] = ()) 
     )
 
 
-def work_on(run: Run, model: Generator, save_every: float | None = None) -> Edit:
+def work_on(run: Run, model: Generator, save_every: float | None = None, previews: float | None = None) -> Edit:
     """Drain a run's work with progress; when it is stopped, say how to go on."""
     every = SAVE_EVERY if save_every is None else save_every
     try:
         return follow(
-            erase_in(run, model, warn=lambda sentence: print(sentence, file=sys.stderr), save_every=every),
+            erase_in(run, model, lambda sentence: print(sentence, file=sys.stderr), every, previews),
             f"erasing {run.job.title}",
         )
     except KeyboardInterrupt:

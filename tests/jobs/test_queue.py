@@ -170,7 +170,7 @@ def test_a_worker_killed_at_random_moments_is_lost_and_resumes_to_the_same_bits(
         assert not (task.run / "edit.safetensors").exists()
         queue.recover() if part < queue.LOSSES else queue.resume(task)
     until(lambda: over(task))
-    assert task.status == "done"
+    assert task.status == "done", task.state
     steps = ("--method", "walk", "--steps", "400")
     straight = ("erase", str(folder), "--concept", "Cats", *steps, "--pause", "0.01")
     assert main([*straight, "--out", str(tmp_path / "straight")]) == 0

@@ -1,0 +1,52 @@
+"""`studio serve`: the page, on this machine alone unless a login is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from importlib.util import find_spec
+
+from app.answer import Answer
+from erase.errors import BadInput
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(args: argparse.Namespace) -> Answer:
+    """Serve until Ctrl-C; tasks go on without the page."""
+    login = read_login(args.auth or os.environ.get("STUDIO_AUTH"))
+    if args.host not in LOOPBACK and login is None:
+        raise BadInput(
+            f"--host {args.host} lets other machines in, so it needs a login: add --auth USER:PASSWORD, "
+            "or set STUDIO_AUTH, which other users of this machine do not see."
+        )
+    if find_spec("gradio") is None:
+        raise BadInput("The page needs Gradio, which is not installed: pip install 'concept-erasure-studio[studio]'.")
+    refuse_taken(args.host, args.port)
+    from app.studio.server import serve_forever
+
+    serve_forever(args.host, args.port, login)
+    return Answer({"version": 1, "status": "done"}, "The page is closed; whatever is in the queue goes on without it.")
+
+
+def read_login(text: str | None) -> tuple[str, str] | None:
+    """USER:PASSWORD as a pair; BadInput where one of them is missing."""
+    if text is None:
+        return None
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise BadInput("--auth takes USER:PASSWORD, both not empty.")
+    return user, password
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """BadInput when nobody can listen there."""
+    if not 0 <= port <= 65535:
+        raise BadInput(f"--port {port} will not do; ports are numbers from 0 to 65535.")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise BadInput(f"{host}:{port} cannot be used ({error.strerror}). Choose another --port.") from error
