@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser("speed", help="cost of our loop and of the published one, in one run")
-    speed.add_argument("names", nargs="*", metavar="NAME", help="which: esd, advunlearn (default: all)")
+    speed.add_argument("names", nargs="*", metavar="NAME", help="which: esd, advunlearn, unlearndiffatk (default: all)")
     speed.add_argument("--concept", default="Van Gogh", help="what is erased (default: %(default)s)")
     speed.add_argument("--kind", default="style", choices=["style", "object"])
     speed.add_argument("--steps", type=int, default=200, help="gradient steps of both loops (default: %(default)s)")
@@ -68,10 +68,11 @@ def _speed(given: argparse.Namespace) -> int:
     # Imported late: help and mistakes in the arguments should not wait for torch.
     from pydantic import ValidationError
 
+    from benchmarks.attack_speed import speed_unlearndiffatk
     from benchmarks.pocket import as_json
     from benchmarks.speed import Plan, speed_advunlearn, speed_esd
 
-    known = {"esd": speed_esd, "advunlearn": speed_advunlearn}
+    known = {"esd": speed_esd, "advunlearn": speed_advunlearn, "unlearndiffatk": speed_unlearndiffatk}
     names = [match(name, known, "benchmark") for name in given.names] or list(known)
     try:
         plan = Plan(
@@ -93,7 +94,8 @@ def _speed(given: argparse.Namespace) -> int:
               f"published {result.published_seconds:.1f}   ratio {result.wall_ratio:.1f}")  # fmt: skip
         memory = "not measured here" if math.isnan(result.memory_ratio) else f"{result.memory_ratio:.2f}"
         print(f"  memory published / ours                  {memory}")
-        print("  held-out loss    " + "   ".join(f"{edit} {loss:.5f}" for edit, loss in result.loss.items()))
+        if result.loss:
+            print("  held-out loss    " + "   ".join(f"{edit} {loss:.5f}" for edit, loss in result.loss.items()))
         for edit, scores in result.scores.items():
             print(f"  {edit:16} " + "   ".join(f"{score} {100 * value:.1f} %" for score, value in scores.items()))
     return 0

@@ -36,20 +36,20 @@ class Paraphrase(BaseModel, frozen=True, extra="forbid"):
     }
     added: ClassVar[int] = 0
 
-    budget: int = Field(12, ge=1, le=1000, description="wordings per row; kinds of rewording take turns")
+    budget: int = Field(12, ge=1, le=1000, description="wordings per row: synonyms first, then the other kinds in turn")
     near: int = Field(10, ge=0, le=1000, description="words of the model's vocabulary nearest to the concept")
 
     def begin(self, aim: Aim, row: Row) -> Iterator[Try]:
         """The row's wordings, each once."""
+        synonyms = [self._said(row, aim, word) for word in SYNONYMS.get(aim.target.label, ())]
         kinds = (
-            [self._said(row, aim, word) for word in SYNONYMS.get(aim.target.label, ())],
             sentences(aim.canvas, aim.target.kind, aim.target.label, row.prompt),
             [self._said(row, aim, word) for word in misspelt(aim.words, stream(aim.seed, "spelling", row.key))],
             reordered(row.prompt, aim.words),
             [self._said(row, aim, word) for word in self._near(aim)],
         )
-        turns = (text for turn in zip_longest(*kinds) for text in turn if text)
-        wordings = [text for text in dict.fromkeys(turns) if plain(text) != plain(row.prompt)]
+        turns = [text for turn in zip_longest(*kinds) for text in turn]
+        wordings = [text for text in dict.fromkeys([*synonyms, *turns]) if text and plain(text) != plain(row.prompt)]
         for spent, text in enumerate(wordings[: self.budget], 1):
             yield Try(row, text, spent)
 
