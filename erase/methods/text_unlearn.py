@@ -158,7 +158,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         having = torch.stack([e.having for e in edits]).any(0)
         carrier, clean, bare = (_some(where, count, rng) for where in (having, ~having, ~edit.having))
         natural, clean, bare = w[carrier], w[clean], w[bare]
-        length = 0.5 + torch.rand(count, 1, generator=rng).to(w)
+        length = 0.5 + 2.5 * torch.rand(count, 1, generator=rng).to(w)  # a searcher may go further than the edit
         edited = bare + length * edit.step
         target = teaching(model, layered(model, torch.cat([cleared[carrier], clean, bare, edited])))
         wanted, marked = target[: 3 * count], target[3 * count :]
