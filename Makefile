@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint format
+.PHONY: help setup demo studio test lint format
 
 help:
 	@echo "make demo    erase a style from the bundled model, judge it, draw it, export it (into demo/)"
+	@echo "make studio  the same if it has not been done, then the page in the browser"
 	@echo "make test    run every test that needs neither a GPU nor a browser"
 	@echo "make lint    ruff and pyright"
 	@echo "make format  let ruff rewrite the files"
@@ -17,11 +18,16 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time this downloads PyTorch and takes a few minutes) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,data]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,data,studio]"
 	@touch $@
 
 demo: $(READY)
 	$(BIN)/studio demo --out demo
+
+# The demo's run is put among the studio's own, so that the page has something to show when it is first opened.
+studio: $(READY)
+	@test -f demo/run/edit.safetensors || $(BIN)/studio demo --out demo
+	$(BIN)/studio serve --show demo/run
 
 # One thread: the models under test are tiny, and threads that wait for each other cost more than they add.
 test: $(READY)
