@@ -12,6 +12,9 @@ from erase.errors import BadInput, match, nearest
 
 KINDS = ("style", "object", "nudity", "identity", "attribute")
 DTYPES = ("fp32", "fp16", "bf16")
+PROBES = (
+    "who reads the pictures: a probe, clip:NAME|DIR, or UnlearnCanvas' folder of classifiers (default: the suite's)"
+)
 SOURCE = "a bundled model, a local pipeline folder or .safetensors file, a hub id, or a RUN folder"
 
 
@@ -122,11 +125,15 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     judge.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
     suites = "what to draw and score (default: pocket-canvas for a MODEL, pocket-canvas-small for a RUN)"
     judge.add_argument("--suite", metavar="NAME|FILE", help=suites)
+    judge.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
+    data = "measure FID against this data set, laid out as THEME/OBJECT/1.jpg (default: the unedited model's pictures)"
+    judge.add_argument("--data", metavar="DIR", help=data)
 
     serve = verb("serve", "serve:serve", "open the studio as a page in the browser")
     serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="who may come (default: %(default)s)")
     serve.add_argument("--port", type=int, default=7860, metavar="N", help="(default: %(default)s)")
     serve.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a login; STUDIO_AUTH says the same unseen")
+    serve.add_argument("--show", metavar="RUN", help="put a copy of this run among those of the page")
 
     strength = verb(
         "strength",
@@ -211,6 +218,7 @@ def _attack(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument("--rows", type=int, default=20, metavar="N", help="sentences of the suite (default: 20)")
     suites = "whose sentences, and whose judge (default: %(default)s)"
     parser.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help=suites)
+    parser.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
     parser.add_argument("--batch", type=int, default=20, metavar="N", help="rows side by side (default: %(default)s)")
     unscored = "leave FID, CLIP, IRA and CRA of a RUN unscored that `studio judge` has not measured"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,10 +15,13 @@ from typing import Any
 
 from app import home, queue
 from app.files import whole, write_json
+from app.jobs import Job
+from app.models import source as opened
 from app.options import parse
 from app.queue import Task
 from app.runs import Run, is_run, open_run
 from app.studio import forms
+from app.verbs.erase import read_job
 from erase.errors import BadInput, match
 
 SINGLE = {"single-file": "model.safetensors", "edit": "edit.safetensors"}  # formats that are one file
@@ -56,6 +60,20 @@ def erase(
     title = f"{', '.join(concepts)} by {method}"
     commands = [[*words, "--resume", "--previews", PREVIEWS, "--out", str(run)], ["look", str(run)]]
     return queue.submit("erase", title, run, [*commands, *([["judge", str(run)]] if measure else [])])
+
+
+def adopt(path: str) -> Run:
+    """Copy a finished run among the studio's own, under the name it would have there, and draw its pictures."""
+    found = open_run(path)
+    found.edit()
+    folder = home.runs() / _named(found.job)
+    if not is_run(folder):
+        making = folder.with_name(f".{folder.name}")
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.copytree(found.folder, making)
+        making.rename(folder)
+        look(folder.name)
+    return open_run(folder)
 
 
 def look(run: str, prompt: str = "", seeds: str = "0:2") -> Task:
@@ -195,11 +213,11 @@ def lines(text: str | Sequence[str]) -> list[str]:
 
 def _name(args: argparse.Namespace) -> str:
     """The folder of a run: equal jobs have one, so that starting a job twice opens the first."""
-    from app.models import source as opened
-    from app.verbs.erase import read_job
-
     what = opened(args.source)
-    job = read_job(args, what.base, what.ledger())
+    return _named(read_job(args, what.base, what.ledger()))
+
+
+def _named(job: Job) -> str:
     parts = (Path(job.model).stem, "-".join(concept.name for concept in job.concepts), job.method)
     return "-".join([*map(home.slug, parts), job.hash[:8]])
 

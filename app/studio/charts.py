@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -40,14 +40,15 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, tit
 
 
 def scatter(points: Sequence[Point], x_name: str, y_name: str, title: str) -> str:
-    """Runs as points with their intervals, from 0 to 1 on both axes; those no other run beats in both are filled."""
-    x, y = _Scale(0.0, 1.0, LEFT, WIDTH - RIGHT), _Scale(0.0, 1.0, HEIGHT - BOTTOM, TOP)
+    """Runs as points with their intervals, both axes ending at 1; those no other run beats in both are filled."""
+    x = _Scale(_quarter(point.x[0] for point in points), 1.0, LEFT, WIDTH - 2 * RIGHT)
+    y = _Scale(_quarter(point.y[0] for point in points), 1.0, HEIGHT - BOTTOM, 2 * TOP)
     parts = [_axes(x, y, x_name, y_name)]
     front = sorted((p.x[1], p.y[1]) for p in points if p.best)
     if len(front) > 1:
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in front)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-dasharray="4 4"/>')
-    for point in points:
+    for number, point in enumerate(points):
         (x0, xv, x1), (y0, yv, y1) = point.x, point.y
         colour = COLOURS[0] if point.best else "currentColor"
         fill = colour if point.best else "var(--background-fill-primary, #fff)"
@@ -56,7 +57,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, title: str) -> st
             f'<line x1="{x(x0):.1f}" x2="{x(x1):.1f}" y1="{y(yv):.1f}" y2="{y(yv):.1f}" opacity=".4"/>'
             f'<line y1="{y(y0):.1f}" y2="{y(y1):.1f}" x1="{x(xv):.1f}" x2="{x(xv):.1f}" opacity=".4"/>'
             f'<circle cx="{x(xv):.1f}" cy="{y(yv):.1f}" r="6" fill="{fill}" stroke-width="2"/></g>'
-            f'<text x="{x(xv) + 10:.1f}" y="{y(yv) - 8:.1f}" font-weight="600">{escape(point.label)}</text>'
+            f'<text x="{x(xv) + 10:.1f}" y="{y(yv) + (-8, 20)[number % 2]:.1f}" font-weight="600">'
+            f"{escape(point.label)}</text>"
         )
     return _svg("".join(parts), title)
 
@@ -77,6 +79,11 @@ def _scale(values: Sequence[float], start: float, end: float) -> _Scale:
     return _Scale(low, high if high > low else low + (abs(low) or 1.0), start, end)
 
 
+def _quarter(values: Iterable[float]) -> float:
+    """The quarter of the unit interval in which the smallest of some shares lies, never the last one."""
+    return min(math.floor(4 * min(values)) / 4, 0.75)
+
+
 def _axes(x: _Scale, y: _Scale, x_name: str, y_name: str) -> str:
     parts = []
     for part in range(5):
@@ -85,7 +92,7 @@ def _axes(x: _Scale, y: _Scale, x_name: str, y_name: str) -> str:
         parts.append(f'<text x="{LEFT - 8}" y="{y(b) + 4:.1f}" text-anchor="end">{b:.3g}</text>')
         parts.append(f'<text x="{x(a):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{a:.3g}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_name)}</text>')
-    parts.append(f'<text x="{LEFT + 4}" y="{TOP + 4}">{escape(y_name)}</text>')
+    parts.append(f'<text x="{LEFT - 8}" y="{TOP - 2}">{escape(y_name)}</text>')
     return "".join(parts)
 
 

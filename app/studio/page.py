@@ -52,10 +52,10 @@ def page() -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(f"<header><h1>{TITLE}</h1><p>{MOTTO}</p></header>")
         task, drawn = gr.State(""), gr.State("")
-        with gr.Row(equal_height=True, elem_classes="bar"):
+        with gr.Row(elem_classes="bar"):
             run = gr.Dropdown(_runs(), label="Run", info="What the tabs from Before / after to Export show", scale=4)
             refresh = gr.Button("Refresh list", scale=0, min_width=120)
-        with gr.Tabs() as tabs:
+        with gr.Tabs():
             with gr.Tab("Erase", id="erase"):
                 watch = _erase(task, run)
             with gr.Tab("Before / after", id="look") as look_tab:
@@ -98,9 +98,8 @@ def page() -> gr.Blocks:
             (look_tab, look, _looked), (attack_tab, [attacked], said(views.attacks)),
             (ledger_tab, [worn], said(views.ledger)), (export_tab, [carried], said(views.formats)),
         ):  # fmt: skip
-            tab.select(view, run, part, api_visibility="private", **QUIET)
-        compare_tab.select(said(views.compare), None, compared, api_visibility="private", **QUIET)
-        del tabs
+            tab.select(view, run, part, api_visibility="private")
+        compare_tab.select(said(views.compare), None, compared, api_visibility="private")
     return blocks
 
 
@@ -187,13 +186,13 @@ def _look(task: gr.State, run: gr.Dropdown) -> list[Any]:
             strength = gr.Slider(0, 1.5, value=1.0, step=0.25, label="Strength", elem_id="strength", info=about)
             pictures = gr.HTML(elem_id="pictures")
         with gr.Column(scale=5, min_width=320):
-            over = gr.ImageSlider(label="The first shot, before over after", type="pil", height=420, interactive=False)
+            over = gr.ImageSlider(label="The first shot, before over after", type="pil", height=540, interactive=False)
             scored = gr.HTML(elem_id="scores")
             with gr.Row():
                 measure = gr.Button("Measure", min_width=120)
                 auto = gr.Button("Find the best strength", min_width=160)
             prompt = gr.Textbox(label="Your own prompt", placeholder="A Cats image in Van Gogh style.")
-            with gr.Row():
+            with gr.Row(elem_classes="bar"):
                 seeds = gr.Textbox("0:2", label="Seeds", min_width=100)
                 draw = gr.Button("Draw", min_width=100)
     strength.change(_at_strength, [run, strength], [pictures, over], api_name="before_after", **QUIET)
@@ -205,7 +204,7 @@ def _look(task: gr.State, run: gr.Dropdown) -> list[Any]:
 
 
 def _attack(task: gr.State, run: gr.Dropdown) -> gr.HTML:
-    with gr.Row():
+    with gr.Row(elem_classes="bar"):
         name = gr.Dropdown(attack_names(), value="paraphrase", label="Attack", min_width=160)
         concept = gr.Textbox(label="Concept", placeholder="what the run erased", min_width=160)
         budget = gr.Textbox(label="Budget", placeholder="the attack's own", min_width=120, info="Tries per prompt")
@@ -220,7 +219,7 @@ def _attack(task: gr.State, run: gr.Dropdown) -> gr.HTML:
 
 def _compare(run: gr.Dropdown) -> gr.HTML:
     table = gr.HTML(elem_id="compare")
-    with gr.Row():
+    with gr.Row(elem_classes="bar"):
         other = gr.Dropdown(_runs(), label="Beside the run above", scale=4)
         beside = gr.Button("Side by side", scale=0, min_width=140)
     sides = gr.HTML()
@@ -231,7 +230,7 @@ def _compare(run: gr.Dropdown) -> gr.HTML:
 
 def _ledger(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     listed = gr.HTML(elem_id="ledger")
-    with gr.Row():
+    with gr.Row(elem_classes="bar"):
         number = gr.Textbox(label="Number of the edit", min_width=120)
         off = gr.Button("Take it off, into a new run", min_width=160)
     off.click(said(lambda *asked: actions.take_off(*asked).id), [run, number], task, api_name="take_off")
@@ -240,12 +239,12 @@ def _ledger(task: gr.State, run: gr.Dropdown) -> gr.HTML:
 
 def _export(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     listed = gr.HTML(elem_id="formats")
-    with gr.Row():
+    with gr.Row(elem_classes="bar"):
         form = gr.Dropdown(list(FORMS), value=FORMS[0], label="Format", min_width=160)
         strength = gr.Number(1.0, label="Strength", minimum=0, maximum=10, min_width=120)
         start = gr.Button("Export", variant="primary", min_width=120)
         fetch = gr.Button("Prepare the download", min_width=160)
-    file = gr.File(label="Download", interactive=False)
+    file = gr.File(label="Download", interactive=False, height=110, elem_id="download")
     gr.HTML("<h3>Model card</h3>")
     card = gr.Markdown(elem_id="card")
     start.click(said(lambda *asked: actions.export(*asked).id), [run, form, strength], task, api_name="export")

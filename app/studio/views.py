@@ -240,9 +240,9 @@ def compare() -> str:
     if len(suites) > 1:
         differ = escape(", ".join(map(str, suites)))
         warning = f'<p class="error">Not comparable as they stand: the suites differ ({differ}).</p>'
-    chart = charts.scatter(
-        _points(listed), "spared: mean of IRA and CRA", "erased: UA", "Pareto plot of all measured runs"
-    )
+    points = _points(listed)
+    named = ("spared: mean of IRA and CRA", "erased: UA", "Pareto plot of all measured runs")
+    chart = charts.scatter(points, *named) if points else ""
     note = "<p><small>Whiskers are 95 % intervals. Filled: no other run erases and spares more.</small></p>"
     return f"{warning}{chart}{note}{_table(head, rows)}"
 
@@ -363,8 +363,8 @@ def _looks(run: str) -> tuple[Path, dict[str, Any]] | None:
 def _look_or_none(run: str) -> tuple[Path, dict[str, Any]] | str:
     return _looks(run) or _empty(
         "No pictures yet.",
-        "They are drawn when a run is finished: the concept, the concept in other words, its neighbours, and unrelated "
-        "things, each before and after with the same seed.",
+        "They are drawn when a run is finished, or when you press Draw: the concept, the concept in other words, its "
+        "neighbours, and unrelated things, each before and after with the same seed.",
     )
 
 

@@ -24,6 +24,10 @@ def serve(args: argparse.Namespace) -> Answer:
     if find_spec("gradio") is None:
         raise BadInput("The page needs Gradio, which is not installed: pip install 'concept-erasure-studio[studio]'.")
     refuse_taken(args.host, args.port)
+    if args.show is not None:
+        from app.studio.actions import adopt
+
+        adopt(args.show)
     from app.studio.server import serve_forever
 
     serve_forever(args.host, args.port, login)
