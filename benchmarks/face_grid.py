@@ -32,7 +32,7 @@ def draw_faces(model: Gan, edit: Edit, path: Path, suite: GanSuite, report: Repo
         after = yield from model.sample([Shot(seeds[int(i)]) for i in chosen])
     now = reader.read(after * 2 - 1).sure[:, columns].amax(1)
     said = ", ".join(names)
-    headings = ((f"with {said}", "should lose it"), (f"without {said}", "should stay as it is"))
+    headings = (("with it", f"should lose {said}"), ("without", "should stay as it is"))
     lines = [
         Line(heading, hint, tuple(Pair(Shot(seeds[int(i)], f"seed {seeds[int(i)]}"), "", "") for i in row), first == 0)
         for first, ((heading, hint), row) in enumerate(zip(headings, rows, strict=True))

@@ -67,7 +67,8 @@ def write_nvlabs(checkpoint: Checkpoint, path: Path) -> Path:
         "mapping_kwargs": {"num_layers": shape.mapping_layers}, "synthesis_kwargs": {"conv_clamp": shape.clamp},
         "epilogue_kwargs": {"mbstd_group_size": shape.group},
     }  # fmt: skip
-    metadata = {"layout": "nvlabs", "init_kwargs": json.dumps(kwargs), "about": json.dumps(dict(checkpoint.about))}
+    about = json.dumps({**checkpoint.about, "folded": False})
+    metadata = {"layout": "nvlabs", "init_kwargs": json.dumps(kwargs), "about": about}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
     return path
@@ -102,7 +103,7 @@ def _safetensors(path: Path) -> Checkpoint | None:
     stored, metadata = header(path)
     if metadata.get("layout") == "nvlabs" or any(name.endswith("synthesis.b4.const") for name in stored):
         about = json.loads(metadata.get("about", "{}"))
-        if about.get("folded"):
+        if about.get("folded") and metadata.get("layout") != "nvlabs":
             return Checkpoint(files.load_generator(path)[0], None, about)
         tensors = contents(path)
         kwargs = json.loads(metadata.get("init_kwargs", "{}"))
