@@ -85,7 +85,7 @@ def unedited(sweep: Sweep, cells: Sequence[Cell]) -> Iterator[Unedited]:
     """One task per suite, to be done before any cell."""
     labels = tuple(dict.fromkeys(cell.target.label for cell in cells))
     for canvas in sweep.canvases():
-        yield Unedited(f"the unedited model on {canvas.name}", sweep.model, read_by(canvas, sweep), labels)
+        yield Unedited(f"the unedited model on {canvas.name}", sweep.model, canvas, labels)
 
 
 def chain(sweep: Sweep, cell: Cell, out: Path) -> Chain:
@@ -118,12 +118,6 @@ def chain(sweep: Sweep, cell: Cell, out: Path) -> Chain:
 def folder(out: Path, cell: Cell) -> Path:
     """A cell's RUN."""
     return out / "runs" / cell.name
-
-
-def read_by(canvas: Suite, sweep: Sweep) -> Suite:
-    """The suite with the probe and data set that the sweep names."""
-    given = {"probe": sweep.probe, "data": sweep.data}
-    return canvas.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
 def loading(line: ModelLine) -> Loading:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 from benchmarks import cache
 from benchmarks.metrics.accuracy import Row
 from benchmarks.metrics.alignment import Clip
-from benchmarks.probe import Probe
+from benchmarks.probe import Probe, Seen
 from benchmarks.suite import Cell, Suite
+from erase.errors import BadInput
 from erase.model import Generator, Shot
 from erase.work import Step, Work
 
@@ -23,6 +25,8 @@ from erase.work import Step, Work
 FLAT = 0.02
 # Below this correlation between neighbouring pixels an image is noise; drawings and photographs are far above.
 GRAIN = 0.25
+# Of what the cache holds for an image; older ones are not read.
+LAYOUT = 2
 # An image no class of either head claims with this share shows nothing the probe knows.
 SURE = 0.95
 
@@ -70,9 +74,8 @@ class Answers:
     @property
     def invalid(self) -> Tensor:
         """Which images show nothing [n]: not finite, near-constant, noise-like, or claimed by no class of a head."""
-        sure = torch.maximum(self.numbers["style"].amax(1), self.numbers["object"].amax(1)) >= SURE
-        seen = self.finite & (self.numbers["spread"] >= FLAT) & (self.numbers["grain"] >= GRAIN) & sure
-        return ~seen
+        shows = (self.numbers["spread"] >= FLAT) & (self.numbers["grain"] >= GRAIN) & self.numbers["sure"].bool()
+        return ~(self.finite & shows)
 
 
 def answers(
@@ -89,11 +92,21 @@ def answers(
     parts = Answers((), {})
     for start in range(0, len(shots), batch):
         chunk = shots[start : start + batch]
-        drawing = model.sample(chunk, steps=suite.steps, guidance=suite.guidance, batch=batch)
-        images = yield from _renamed(drawing, stage, start, len(shots))
+        with sampled(model, suite):
+            drawing = model.sample(chunk, steps=suite.steps, guidance=suite.guidance, batch=batch)
+            images = yield from _renamed(drawing, stage, start, len(shots))
         parts = parts + _read(images, chunk, suite, probe, clip)
         yield Step(stage, start + len(chunk), len(shots), preview=images)
     return parts
+
+
+def sampled(model: Generator, suite: Suite) -> AbstractContextManager[object]:
+    """The model drawing with the suite's sampler; BadInput for one that has no other than its own."""
+    if suite.sampler == "own":
+        return nullcontext()
+    if not hasattr(model, "drawn_by"):
+        raise BadInput(f"{model.name} draws in its own way only, and suite {suite.name} asks for {suite.sampler}.")
+    return model.drawn_by(suite.sampler)  # type: ignore[attr-defined]
 
 
 def remembered(
@@ -116,6 +129,8 @@ def remembered(
         device=str(model.device.type),
         dtype=str(model.dtype),
         torch=torch.__version__,
+        layout=LAYOUT,
+        sampler=suite.sampler,
         steps=suite.steps or getattr(model, "default_steps", None),
         guidance=getattr(model, "default_guidance", None) if suite.guidance is None else suite.guidance,
         encode=suite.encode,
@@ -177,9 +192,20 @@ def _read(images: Tensor, shots: Sequence[Shot], suite: Suite, probe: Probe, cli
             "clip": fits.double(),
             "spread": pictures.flatten(1).std(1),
             "grain": _grain(pictures),
+            "sure": _sure(seen, probe).to(torch.uint8),
             "finite": finite.to(torch.uint8),
         },
     )
+
+
+def _sure(seen: Seen, probe: Probe) -> Tensor:
+    """Which images a head claims for a class [n]; a probe with a neutral phrase claims what it does not call that."""
+    if getattr(probe, "neutral", None) is None:
+        return torch.maximum(seen.style_prob.amax(1), seen.object_prob.amax(1)) >= SURE
+    heads = [(seen.style_prob, probe.styles), (seen.object_prob, probe.objects)]
+    # A head with one label beside the neutral phrase says nothing about whether there is anything in the picture.
+    claims = [prob.argmax(1) != len(labels) - 1 for prob, labels in heads if len(labels) > 2]
+    return torch.stack(claims or [prob.argmax(1) != len(labels) - 1 for prob, labels in heads]).any(0)
 
 
 def _grain(images: Tensor) -> Tensor:

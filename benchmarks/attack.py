@@ -22,7 +22,7 @@ from benchmarks.book import Book
 from benchmarks.hunt import Aim, Attack, Chased, Try, chase
 from benchmarks.judge import judge
 from benchmarks.metrics.accuracy import wilson
-from benchmarks.probe import BUNDLED, Probe, identity, probe
+from benchmarks.probe import BUNDLED, Probe, identity, probe, probe_of
 from benchmarks.prompts import Row, digest, fitting, suite_rows
 from benchmarks.report import Better, Report, Score
 from benchmarks.sheet import Album
@@ -90,7 +90,7 @@ def attack(
     """
     canvas = suite if isinstance(suite, Suite) else open_suite(suite)
     target = canvas.target(concept)
-    eyes = reader or probe(canvas.probe, str(model.device))
+    eyes = reader or probe_of(canvas, str(model.device))
     second = confirm or _second(canvas, str(model.device))
     asked = fitting(rows if rows is not None else suite_rows(canvas, target, count), model, how.added)
     resolved = {
@@ -112,7 +112,8 @@ def attack(
 
         yield from chase(how, aim, list(lines), found, batch)
     done = [book.lines[row.case] for row in asked]
-    scores = rates(done, how, eyes, second, edit) | (yield from _company(model, edit, target.label, beside, utility))
+    company = yield from _company(model, edit, target.label, canvas, beside, utility)
+    scores = rates(done, how, eyes, second, edit) | company
     if folder is not None:
         title = f"{canvas.spoken(target.label)} in {model.name}, attacked by {name_of(how)}"
         album.sheet(folder / "attack.png", title, [str(line["adversarial"] or "") for line in done])
@@ -219,7 +220,7 @@ def _plainly(rows: Sequence[Row]) -> list[Try]:
 
 
 def _company(
-    model: Denoiser, edit: Edit | None, label: str, beside: Report | None, utility: bool
+    model: Denoiser, edit: Edit | None, label: str, canvas: Suite, beside: Report | None, utility: bool
 ) -> Work[dict[str, Score]]:
     """FID, CLIP and what was kept, of the same edit: from its own report, or measured, or unscored with the reason."""
     if edit is None:
@@ -228,7 +229,7 @@ def _company(
         return {name: beside.scores[name] for name in BESIDE if name in beside.scores}
     if not utility:
         return _unscored("not measured; `studio judge` does")
-    report = yield from judge(model, edit, [label], "pocket-canvas-small", limit=KEEP_LIMIT)
+    report = yield from judge(model, edit, [label], canvas, limit=KEEP_LIMIT)
     return {name: report.scores[name] for name in BESIDE}
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from benchmarks.answers import sampled
 from benchmarks.grid import Line, Pair, Verdict, grid
 from benchmarks.judge import erased
-from benchmarks.probe import Probe, probe
+from benchmarks.probe import Probe, probe_of
 from benchmarks.report import Report, shown
 from benchmarks.suite import Suite, Target, suite
 from erase.edit import Edit
@@ -82,12 +83,13 @@ def draw_grid(
 ) -> Work[Path]:
     """Draws the grid of an edit: the same shots before and after, with the probe's verdict under every picture."""
     canvas = canvas if isinstance(canvas, Suite) else suite(canvas)
-    reader = reader or probe(canvas.probe, str(model.device))
+    reader = reader or probe_of(canvas, str(model.device))
     named = list(concepts) or list(erased(edit))
     lines = rows_for(model, named, canvas)
     shots = [pair.shot for line in lines for pair in line.pairs]
-    before = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
-    with edit.worn(model.network, strength):
+    with sampled(model, canvas):
+        before = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
+    with sampled(model, canvas), edit.worn(model.network, strength):
         after = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
     yield Step("grid", len(shots), len(shots), preview=after)
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from benchmarks.answers import reopened
+from benchmarks.answers import reopened, sampled
 from benchmarks.probe import Probe
 from benchmarks.prompts import Row
 from benchmarks.suite import Suite, Target
@@ -103,13 +103,14 @@ class Aim:
             for start in range(0, len(places), self.batch):
                 chunk = places[start : start + self.batch]
                 some = [tries[place] for place in chunk]
-                drawn = yield from self.model.latents(
-                    [each.shot for each in some],
-                    steps=self.canvas.steps,
-                    guidance=self.guidance(some[0].row),
-                    batch=self.batch,
-                    codes=self._codes(some) if exact else None,
-                )
+                with sampled(self.model, self.canvas):
+                    drawn = yield from self.model.latents(
+                        [each.shot for each in some],
+                        steps=self.canvas.steps,
+                        guidance=self.guidance(some[0].row),
+                        batch=self.batch,
+                        codes=self._codes(some) if exact else None,
+                    )
                 found |= dict(zip(chunk, drawn, strict=True))
         return torch.stack([found[place] for place in range(len(tries))])
 

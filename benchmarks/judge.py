@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.answers import answers, remembered
+from benchmarks.dataset import Reference
+from benchmarks.dataset import reference as read_reference
 from benchmarks.metrics.accuracy import PRESETS, Rules
 from benchmarks.metrics.alignment import Clip, clip
 from benchmarks.metrics.cost import Cost
-from benchmarks.probe import Probe, probe
+from benchmarks.probe import Probe, probe_of
 from benchmarks.report import Report, Score
-from benchmarks.scores import Sitting, accuracy_scores, costs, of_edit, of_model, table
+from benchmarks.scores import Sitting, alternative, costs, of_edit, of_model, table
 from benchmarks.suite import Cell, Suite, suite
 from erase.edit import Edit
 from erase.errors import BadInput, match
@@ -32,7 +35,7 @@ def judge(
     concepts: Sequence[str | Concept] = (),
     suite: Suite | str = "pocket-canvas",
     *,
-    rules: Rules | str = "pocket",
+    rules: Rules | str | None = None,
     strength: float = 1.0,
     batch: int = 32,
     limit: int | None = None,
@@ -44,12 +47,13 @@ def judge(
     """Scores an edit; with `edit=None`, the model itself over the whole grid.
 
     `concepts` default to those the edit says it erased. `limit` keeps at most that many of the images that show no
-    target, evenly spread. `cost` is what erasing took, where the edit does not record it. `reference` is images
-    [n 3 h w] to measure FID and KID against instead of the unedited model's own; n must match. `job` is recorded as it
-    is. BadInput for a concept, suite, probe or preset that does not exist.
+    target, evenly spread. `rules` default to the suite's. `cost` is what erasing took, where the edit does not record
+    it. `reference` is images [n 3 h w] to measure FID and KID against instead of the suite's data or, without any, the
+    unedited model's own; n must match. `job` is recorded as it is. BadInput for a concept, suite, probe or preset that
+    does not exist.
     """
     canvas = _suite(suite)
-    read_as = _rules(rules)
+    read_as = canvas.reading if rules is None else _rules(rules)
     eyes, text = tools(canvas, str(model.device), reader)
     names = [c.name if isinstance(c, Concept) else c for c in concepts] or list(erased(edit))
     targets = canvas.targets(names) if edit is not None else ()
@@ -64,21 +68,26 @@ def judge(
         with edit.worn(model.network, strength):
             after = yield from answers(model, shots, canvas, eyes, text, batch=batch, stage="draw after")
 
+    against: Tensor | Reference | None = reference
+    if against is None and canvas.data is not None and edit is not None:
+        against = yield from read_reference(Path(canvas.data), canvas, cells, eyes)
     sitting = Sitting(tuple(cells), before, after, targets, canvas, eyes, read_as)
     about = _about(model, canvas, eyes, text) | {"rules": asdict(read_as), "cache": cached}
     dropped = {"by the limit": left_out, "not a picture": int((~after.finite).sum())}
+    if isinstance(against, Reference):
+        dropped["no picture of theirs in the data set"] = int((~against.have & sitting.on_grid).sum())
     excluded = {reason: count for reason, count in dropped.items() if count}
     rows = tuple(table(sitting))
     if edit is None:
         job = job or {"model": model.name, "suite": canvas.name}
         return Report(job=job, scores=of_model(sitting), excluded=excluded, about=about, rows=rows)
-    scores = of_edit(sitting, text, reference) | costs(edit, cost)
+    scores = of_edit(sitting, text, against) | costs(edit, cost)
     return Report(
         job=job or {"model": model.name, "concepts": names, "suite": canvas.name, "method": edit.about.get("method")},
         scores=scores,
         excluded=excluded,
         marks=tuple(_marks(scores, edit, eyes)),
-        alternatives={name: accuracy_scores(sitting, PRESETS[name]) for name in ("released", "strict")},
+        alternatives={name: alternative(sitting, PRESETS[name], against) for name in ("released", "strict")},
         about=about | {"edit": edit.hash, "strength": strength, "erasure": dict(edit.about)},
         rows=rows,
     )
@@ -103,7 +112,7 @@ def _rules(given: Rules | str) -> Rules:
 
 def tools(canvas: Suite, device: str, reader: Probe | None = None) -> tuple[Probe, Clip | None]:
     """The probe, unless one is given, and the CLIP that read a suite's pictures; BadInput when it lacks a label."""
-    eyes = reader or probe(canvas.probe, device)
+    eyes = reader or probe_of(canvas, device)
     check_labels(canvas, eyes)
     return eyes, clip(canvas.clip, device) if canvas.clip else None
 
@@ -142,12 +151,16 @@ def _marks(scores: Mapping[str, Score], edit: Edit, eyes: Probe) -> Iterator[str
 def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> dict[str, Any]:
     """What decided the numbers, for whoever wants them again."""
     sampler = {
+        "name": canvas.sampler,
         "steps": canvas.steps or getattr(model, "default_steps", None),
         "guidance": getattr(model, "default_guidance", None) if canvas.guidance is None else canvas.guidance,
     }
     return {
         "base": model.fingerprint,
-        "suite": {"name": canvas.name, "version": canvas.version, "noise": canvas.noise, "encode": canvas.encode},
+        "suite": {
+            "name": canvas.name, "version": canvas.version, "digest": canvas.digest, "noise": canvas.noise,
+            "encode": canvas.encode, "data": canvas.data,
+        },
         "seeds": list(canvas.seeds),
         "sampler": sampler,
         "probe": {

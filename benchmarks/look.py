@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from benchmarks.answers import sampled
 from benchmarks.gallery import rows_for, verdicts
 from benchmarks.grid import Line, Pair, Verdict
 from benchmarks.judge import erased
-from benchmarks.probe import identity, probe
+from benchmarks.probe import identity, probe_of
 from benchmarks.suite import Suite
 from erase.edit import Edit
 from erase.errors import BadInput
@@ -57,11 +58,11 @@ def look(
     else:
         lines = rows_for(model, concepts, canvas, COLUMNS)
     shots = [pair.shot for line in lines for pair in line.pairs]
-    reader = probe(canvas.probe, str(model.device))
+    reader = probe_of(canvas, str(model.device))
     pictures: dict[float, Tensor] = {}
     told: dict[float, list[Verdict]] = {}
     for strength in sorted({0.0, *strengths}):
-        with edit.worn(model.network, strength):
+        with sampled(model, canvas), edit.worn(model.network, strength):
             drawn = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
         pictures[strength] = drawn
         told[strength] = [after for _, after in verdicts(lines, pictures[0.0], drawn, concepts, canvas, reader)]

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.metrics.alignment import resized
+from benchmarks.suite import Suite
 from erase.errors import BadInput, nearest, plain
 from generators import assets
 
 # Name → file under the bundled assets.
 BUNDLED = {"pocket-judge": "pocket-probes/judge.safetensors", "pocket-eye": "pocket-probes/eye.safetensors"}
+# What the UnlearnCanvas suites name until somebody says where the classifiers are.
+UNGIVEN = "unlearncanvas"
 # Fixed, so that what an image is called never depends on how many were asked about.
 BATCH = 64
 
@@ -69,6 +72,23 @@ class CanvasProbe:
         pixels = resized(images.to(self.device, torch.float32), (self.size, self.size))
         styles, objects, features = self.network(pixels)
         return styles.softmax(1).cpu(), objects.softmax(1).cpu(), features.flatten(1).cpu()
+
+
+def probe_of(canvas: Suite, device: str = "cpu") -> Probe:
+    """Who reads a suite's pictures: a CLIP with the suite's words, UnlearnCanvas' classifiers, or a probe by name."""
+    # Imported here, because these build on this file, and only suites that ask for them need them.
+    from benchmarks import vit, zero_shot
+
+    if canvas.probe.startswith(zero_shot.PREFIX):
+        return zero_shot.zero_shot(canvas.probe, canvas, device)
+    if canvas.probe == UNGIVEN:
+        raise BadInput(
+            f"Suite {canvas.name} is read by UnlearnCanvas' own classifiers, which cannot be shipped: give the folder "
+            f"of {' and '.join(vit.FILES.values())} as --probe DIR, or as `probe` in a suite or sweep file."
+        )
+    if Path(canvas.probe).is_dir():
+        return vit.canvas_classifiers(Path(canvas.probe), canvas.styles, canvas.objects, device)
+    return probe(canvas.probe, device)
 
 
 def probe(name: str, device: str = "cpu") -> Probe:

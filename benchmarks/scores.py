@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.answers import Answers
+from benchmarks.dataset import Reference
 from benchmarks.metrics.accuracy import Accuracies, Row, Rules, Share, accuracies, label_accuracy, wilson
 from benchmarks.metrics.alignment import Clip, feature_distance
 from benchmarks.metrics.cost import Cost
@@ -44,6 +45,11 @@ class Sitting:
         """Which cells [n] have a picture on both sides; a distance needs the same shots twice."""
         return self.before.finite & self.after.finite
 
+    @property
+    def on_grid(self) -> Tensor:
+        """Which cells [n] are drawn for every label; a target's extra seeds would weigh more than what was kept."""
+        return torch.tensor([cell.seed in self.suite.grid_seeds for cell in self.cells])
+
     def rows(self, side: Answers) -> list[Row]:
         """The per-image table of one side; what is no picture is missing from it."""
         return [side.row(i, cell, self.probe) for i, cell in enumerate(self.cells) if side.finite[i]]
@@ -65,7 +71,7 @@ def of_model(sitting: Sitting) -> dict[str, Score]:
     return scores
 
 
-def of_edit(sitting: Sitting, text: Clip | None, reference: Tensor | None) -> dict[str, Score]:
+def of_edit(sitting: Sitting, text: Clip | None, reference: Tensor | Reference | None) -> dict[str, Score]:
     """Every quality score of an edit."""
     kept = sitting.pictures & ~sitting.shows_target
     moved = feature_distance(sitting.before.numbers["features"][kept], sitting.after.numbers["features"][kept])
@@ -73,7 +79,7 @@ def of_edit(sitting: Sitting, text: Clip | None, reference: Tensor | None) -> di
     return {
         **accuracy_scores(sitting, sitting.rules),
         "invalid": _invalid(sitting),
-        **_distances(sitting, reference),
+        **_distances(sitting, sitting.rules, reference),
         "CLIP": _clip(sitting, text),
         "LPIPS": _mean(moved, 0.0, "low", features, "same shots before and after, rows without the target"),
     }
@@ -88,6 +94,12 @@ def accuracy_scores(sitting: Sitting, rules: Rules) -> dict[str, Score]:
         "IRA": _of_share(found.IRA, base.IRA.value, name, _losses(found.IRA, base.IRA)),
         "CRA": _of_share(found.CRA, base.CRA.value, name, _losses(found.CRA, base.CRA)),
     }
+
+
+def alternative(sitting: Sitting, rules: Rules, reference: Tensor | Reference | None) -> dict[str, Score]:
+    """The same pictures read by other rules; the distances too where there is a data set to measure them against."""
+    scores = accuracy_scores(sitting, rules)
+    return scores | (_distances(sitting, rules, reference) if isinstance(reference, Reference) else {})
 
 
 def costs(edit: Edit, cost: Cost | None) -> dict[str, Score]:
@@ -111,14 +123,19 @@ def _invalid(sitting: Sitting) -> Score:
     return _of_share(share, base, identity(sitting.probe), note, better="low")
 
 
-def _distances(sitting: Sitting, reference: Tensor | None) -> dict[str, Score]:
-    """FID and KID of probe features: after, against the unedited model's own images or a given reference."""
-    use = sitting.pictures & torch.tensor([cell.seed in sitting.suite.grid_seeds for cell in sitting.cells])
-    keep = sitting.rules.fid_rows == "keep"
+def _distances(sitting: Sitting, rules: Rules, reference: Tensor | Reference | None) -> dict[str, Score]:
+    """FID and KID of probe features: after, against a data set, given images, or the unedited model's own."""
+    use = sitting.pictures & sitting.on_grid
+    keep = rules.fid_rows == "keep"
     use = use & ~sitting.shows_target if keep else use
+    use = use & reference.have if isinstance(reference, Reference) else use
     drawn, base = sitting.after.numbers["features"][use], sitting.before.numbers["features"][use]
-    goal = base if reference is None else sitting.probe(reference).features
-    against = "the unedited model's own images" if reference is None else "the given reference images"
+    if isinstance(reference, Reference):
+        goal, against = reference.features[use], f"the pictures of {reference.name}"
+    elif reference is not None:
+        goal, against = sitting.probe(reference).features, "the given reference images"
+    else:
+        goal, against = base, "the unedited model's own images"
     note = f"against {against}, {'rows without the target' if keep else 'all rows'}"
     scores = {}
     for name, distance in (("FID", fid), ("KID", kid)):

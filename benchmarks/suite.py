@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from benchmarks.metrics.accuracy import PRESETS, Rules
 from erase.errors import BadInput, nearest, plain
 from erase.loan import number
 from erase.model import Shot
@@ -36,6 +38,16 @@ class Cell:
     shot: Shot
 
 
+class Words(BaseModel):
+    """How a CLIP is asked for a label ({} is the label), and for nothing in particular."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    style: str = "An image in {} style."
+    object: str = "An image of {}."
+    neutral: str = "An image."
+
+
 class Suite(BaseModel):
     """Vocabulary, wording, seeds and tier rules of a benchmark; without `steps`, `guidance` the model's own hold."""
 
@@ -57,6 +69,7 @@ class Suite(BaseModel):
     noise: Literal["cell", "seed"] = "cell"
     seeds: tuple[int, ...]
     grid_seeds: tuple[int, ...]
+    sampler: Literal["own", "ddim", "dpm++"] = "own"
     steps: int | None = Field(default=None, ge=1)
     guidance: float | None = None
     grid_styles: int | None = Field(default=None, ge=2)
@@ -65,6 +78,11 @@ class Suite(BaseModel):
     first_objects: tuple[str, ...] = ()
     neighbours: Mapping[str, tuple[str, ...]] = {}
     targeted: tuple[str, ...] = ()
+    rules: Literal["pocket", "released", "strict"] = "pocket"
+    options: Mapping[str, bool | str] = {}
+    prompts: Mapping[str, tuple[str, ...]] = {}
+    words: Words = Words()
+    data: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -78,13 +96,25 @@ class Suite(BaseModel):
         if not self.grid_seeds or not set(self.grid_seeds) <= set(self.seeds):
             raise ValueError(f"grid_seeds {list(self.grid_seeds)} must be one or more of seeds {list(self.seeds)}")
         known = {*self.styles, *self.objects}
-        mentioned = {*self.first_styles, *self.first_objects, *self.neighbours, *self.targeted}
+        mentioned = {*self.first_styles, *self.first_objects, *self.neighbours, *self.targeted, *self.prompts}
         mentioned |= {label for labels in self.neighbours.values() for label in labels}
         if self.photo:
             mentioned.add(self.photo)
         if unknown := mentioned - known:
             raise ValueError(f"{sorted(unknown)} stand in no list of styles or objects")
+        if unknown := set(self.options) - {field.name for field in fields(Rules)}:
+            raise ValueError(f"options {sorted(unknown)} are none of {', '.join(f.name for f in fields(Rules))}")
         return self
+
+    @property
+    def reading(self) -> Rules:
+        """How the accuracies' definitions are read: a preset, and the options that differ from it."""
+        return replace(PRESETS[self.rules], **self.options)
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that decides what is drawn and how it is read."""
+        return hashlib.sha256(self.model_dump_json(exclude={"about", "deviations"}).encode()).hexdigest()[:16]
 
     def target(self, concept: str) -> Target:
         """The label a concept's name or synonym means, however it is spelled. BadInput names the nearest one."""
@@ -110,11 +140,19 @@ class Suite(BaseModel):
         article = "An" if self.article == "grammar" and thing[0].lower() in "aeiou" else "A"
         return self.prompt.format(article=article, object=thing, style=self.spoken(style))
 
-    def cell(self, style: str, thing: str, seed: int) -> Cell:
+    def cell(self, style: str, thing: str, seed: int, prompt: str | None = None) -> Cell:
         """One image of the answer set; with `noise = "cell"` every cell starts from latents of its own."""
+        asked = self.sentence(style, thing) if prompt is None else prompt
+        own = () if prompt is None else (prompt,)
         # 31 bits: a seed a person can type again.
-        drawn = seed if self.noise == "seed" else number(seed, "cell", style, thing) >> 32
-        return Cell(style, thing, seed, Shot(seed=drawn, prompt=self.sentence(style, thing)))
+        drawn = seed if self.noise == "seed" else number(seed, "cell", style, thing, *own) >> 32
+        return Cell(style, thing, seed, Shot(seed=drawn, prompt=asked))
+
+    def sentences(self, style: str, thing: str) -> tuple[str | None, ...]:
+        """The suite's own prompts for a cell, with {style} and {object} filled in; None is the common sentence."""
+        own = (*self.prompts.get(thing, ()), *self.prompts.get(style, ()))
+        said = {"style": self.spoken(style), "object": self.spoken(thing)}
+        return tuple(prompt.format(**said) for prompt in own) or (None,)
 
     def shots(self, concepts: Sequence[str] = ()) -> list[Cell]:
         """The answer set: the whole grid at `grid_seeds`, and every row that shows a target at all `seeds`."""
@@ -123,11 +161,12 @@ class Suite(BaseModel):
         objects = self._grid("object", self.objects, self.grid_objects, self.first_objects, targets)
         labels = {target.label for target in targets}
         return [
-            self.cell(style, thing, seed)
+            self.cell(style, thing, seed, prompt)
             for style in styles
             for thing in objects
             for seed in self.seeds
             if seed in self.grid_seeds or style in labels or thing in labels
+            for prompt in self.sentences(style, thing)
         ]
 
     def _grid(
@@ -158,16 +197,21 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
-def suite(name: str | Path) -> Suite:
-    """The suite of that name, or the one in that TOML file. BadInput for an unknown name or a file that is no suite."""
+def suite(name: str | Path, *, probe: str | None = None, data: str | None = None) -> Suite:
+    """The suite of that name, or the one in that TOML file, read by another probe or beside other data where given.
+
+    BadInput for an unknown name or a file that is no suite.
+    """
     path = Path(name)
     if path.suffix != ".toml":
-        found = {plain(known): known for known in suite_names()}.get(plain(str(name)))
-        if found is None:
+        known = {plain(bundled): bundled for bundled in suite_names()}.get(plain(str(name)))
+        if known is None:
             raise nearest(str(name), suite_names(), "suite")
-        path = SUITES / f"{found}.toml"
+        path = SUITES / f"{known}.toml"
     try:
-        return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        found = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        given = {"probe": probe, "data": data}
+        return found.model_copy(update={key: value for key, value in given.items() if value is not None})
     except FileNotFoundError:
         raise BadInput(f"there is no suite file {path}; the bundled suites are {', '.join(suite_names())}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -93,7 +93,7 @@ class Sweep(_Table):
 
     def canvases(self) -> tuple[Suite, ...]:
         """Its suites, opened; BadInput when two have one name, because their reports would."""
-        opened = tuple(suite(name) for name in self.suites)
+        opened = tuple(suite(name, probe=self.probe, data=self.data) for name in self.suites)
         names = [canvas.name for canvas in opened]
         if not opened or len(set(names)) < len(names):
             raise BadInput(f"A sweep needs suites of different names; given {', '.join(names) or 'none'}.")
@@ -203,7 +203,9 @@ def _kept(canvas: Suite, target: Target, keep: tuple[str, ...] | str) -> tuple[s
 
 def _told(path: Path, error: ValidationError) -> BadInput:
     """The first thing wrong with a sweep file, as a sentence."""
-    first = error.errors()[0]
+    # A misspelled key is also a missing one; the spelling is what helps.
+    errors = error.errors()
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     place = [str(part) for part in first["loc"] if not isinstance(part, int)]
     if first["type"] == "extra_forbidden":
         kinds: Mapping[str, type[BaseModel]] = {"model": ModelLine, "concept": ConceptLine}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import cpu_offload_with_hook
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from erase.errors import BadInput
@@ -21,6 +23,11 @@ from generators.codes import Reading, zeros_like
 from generators.export.arrive import arriving
 from generators.export.folder import write
 
+# What a benchmark may ask for instead of the pipeline's own sampler.
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "ddim": {"clip_sample": False, "thresholding": False},
+    "dpm++": {"algorithm_type": "dpmsolver++", "solver_order": 2, "thresholding": False},
+}
 DECODED_AT_ONCE = 8 * 512 * 512  # pixels
 
 
@@ -123,7 +130,7 @@ class StableDiffusion:
 
     def ddim(self) -> Any:
         """A deterministic DDIM sampler over this model's noise levels and grid of times."""
-        return DDIMScheduler.from_config(self.scheduler.config, clip_sample=False, thresholding=False)
+        return DDIMScheduler.from_config(self.scheduler.config, **SAMPLERS["ddim"])
 
     def readers(self) -> dict[str, nn.Linear]:
         """Every key and value layer that reads text codes, by its dotted name under `network`."""
@@ -226,6 +233,17 @@ class StableDiffusion:
     def noise(self, shots: Sequence[Shot]) -> Tensor:
         """Standard normal latents [n c h w], one CPU generator per seed."""
         return sampling.standard_noise(self, sampling.streams(shots))
+
+    @contextlib.contextmanager
+    def drawn_by(self, sampler: Literal["ddim", "dpm++"]) -> Iterator[None]:
+        """Draw with DDIM (η = 0) or DPM-Solver++ (2M) for a while, on the pipeline's own noise levels."""
+        kinds = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
+        before = self.scheduler
+        self.scheduler = kinds[sampler].from_config(before.config, **SAMPLERS[sampler])
+        try:
+            yield
+        finally:
+            self.scheduler = before
 
     def sample(
         self, shots: Sequence[Shot], *, steps: int | None = None, guidance: float | None = None, batch: int = 32

@@ -29,7 +29,7 @@ def attack(args: argparse.Namespace) -> Answer:
     """Attack a concept of a model or run; a finished attack is opened, an unfinished one goes on."""
     knobs = given_knobs(args)
     how = build(args.attack, knobs.pop("budget", None), knobs)
-    canvas = suite(args.suite)
+    canvas = suite(args.suite, probe=args.probe)
     target = canvas.target(args.concept)
     for option in ("rows", "batch"):
         if getattr(args, option) < 1:

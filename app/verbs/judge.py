@@ -30,7 +30,11 @@ def judge(args: argparse.Namespace) -> Answer:
     what = source(args.source)
     edit = what.edit()
     faces = _faces(args.suite, what.base)
-    canvas = None if faces else suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE))
+    canvas = (
+        None
+        if faces
+        else suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE), probe=args.probe, data=args.data)
+    )
     model = load(what.base, loading(args))
     if hasattr(model, "synthesis"):
         return _judge_gan(what, model, edit, faces or gan_suite(args.suite or GAN_SUITE))

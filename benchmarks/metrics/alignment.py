@@ -39,12 +39,25 @@ class Clip:
     @torch.inference_mode()
     def cosines(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """The cosine [n] of each image [n 3 h w] in [0, 1] with its own prompt, unscaled and unclamped."""
-        pixels = resized(images.to(self.device, torch.float32), self.size)
-        seen = self.model.encode_image((pixels - self.mean) / self.std, normalize=True)  # type: ignore[operator]
         distinct = list(dict.fromkeys(prompts))
-        tokens = self.tokenize(distinct).to(self.device)
-        said = self.model.encode_text(tokens, normalize=True)  # type: ignore[operator]
-        return (seen * said[[distinct.index(prompt) for prompt in prompts]]).sum(1).double().cpu()
+        said = self.said(distinct)
+        return (self.seen(images) * said[[distinct.index(prompt) for prompt in prompts]]).sum(1).double().cpu()
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied with before a softmax."""
+        return float(self.model.logit_scale.exp())  # type: ignore[operator,union-attr]
+
+    @torch.inference_mode()
+    def seen(self, images: Tensor) -> Tensor:
+        """The image tower's features [n f] of unit length."""
+        pixels = resized(images.to(self.device, torch.float32), self.size)
+        return self.model.encode_image((pixels - self.mean) / self.std, normalize=True)  # type: ignore[operator]
+
+    @torch.inference_mode()
+    def said(self, texts: Sequence[str]) -> Tensor:
+        """The text tower's features [n f] of unit length."""
+        return self.model.encode_text(self.tokenize(list(texts)).to(self.device), normalize=True)  # type: ignore[operator]
 
 
 def clip(name: str, device: torch.device | str = "cpu") -> Clip:

@@ -48,7 +48,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "methods" / "turn.py").write_text(TURN)
     monkeypatch.setenv("ERASE_METHODS", str(tmp_path / "methods"))
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("benchmarks.judge.probe", lambda *_: Reader())
+    monkeypatch.setattr("benchmarks.judge.probe_of", lambda *_: Reader())
 
 
 def test_targets_by_kind_and_by_name() -> None:
