@@ -13,8 +13,10 @@ from tests.metrics.doubles import TINY, write_suite
 
 
 def test_the_bundled_suites_speak_the_pocket_vocabulary() -> None:
-    assert suite_names() == ["pocket-canvas", "pocket-canvas-small"]
-    for name in suite_names():
+    pocket = ["pocket-canvas", "pocket-canvas-small"]
+    canvas = [f"unlearncanvas-{tier}" for tier in ("full", "small", "standard")]
+    assert suite_names() == [*pocket, *canvas]
+    for name in pocket:
         one = suite(name)
         assert (one.styles, one.objects, one.photo) == (words.THEMES, words.OBJECTS, words.PLAIN)
         assert one.sentence("Seed_Images", "Cats") == "A Cats image in Photo style."
