@@ -44,6 +44,7 @@ def arriving(target: Path, *, force: bool, file: str | None = None) -> Iterator[
     temporary = target.with_name(f".{target.name}.{os.getpid()}.writing")
     replaced = target.with_name(f".{target.name}.{os.getpid()}.replaced")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this number
         temporary.mkdir()
         yield temporary
         _flush(temporary)
