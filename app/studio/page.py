@@ -12,7 +12,7 @@ import gradio as gr
 
 import generators
 from app.options import KINDS
-from app.studio import actions, forms, views
+from app.studio import actions, forms, results, shelf, views
 from benchmarks.attacks import attack_names
 from erase.errors import BadInput
 from generators.export.form import FORMS
@@ -76,8 +76,8 @@ def page() -> gr.Blocks:
             """Progress and queue; when the task has just ended, also everything that shows its run."""
             ended = views.ended(task_id)
             fresh = ended and ended != shown
-            results = _results(run_name) if fresh else [gr.skip()] * 5
-            return views.progress(task_id), views.tasks(), ended, *results
+            news = _results(run_name) if fresh else [gr.skip()] * 5
+            return views.progress(task_id), views.tasks(), ended, *news
 
         shown = [watch, queued, drawn, *look, attacked, worn]
         gr.Timer(TICK).tick(look_again, [task, run, drawn], shown, api_visibility="private", **QUIET)
@@ -95,11 +95,11 @@ def page() -> gr.Blocks:
         run.change(None, run, None, js=REMEMBER)
         run.change(_results, run, [*look, attacked, worn], api_visibility="private", **QUIET)
         for tab, part, view in (
-            (look_tab, look, _looked), (attack_tab, [attacked], said(views.attacks)),
-            (ledger_tab, [worn], said(views.ledger)), (export_tab, [carried], said(views.formats)),
+            (look_tab, look, _looked), (attack_tab, [attacked], said(results.attacks)),
+            (ledger_tab, [worn], said(shelf.ledger)), (export_tab, [carried], said(shelf.formats)),
         ):  # fmt: skip
             tab.select(view, run, part, api_visibility="private")
-        compare_tab.select(said(views.compare), None, compared, api_visibility="private")
+        compare_tab.select(said(shelf.compare), None, compared, api_visibility="private")
     return blocks
 
 
@@ -224,7 +224,7 @@ def _compare(run: gr.Dropdown) -> gr.HTML:
         beside = gr.Button("Side by side", scale=0, min_width=140)
     sides = gr.HTML()
     other.focus(lambda: gr.Dropdown(_runs()), None, other, api_visibility="private", **QUIET)
-    beside.click(said(views.contrast), [run, other], sides, api_name="contrast")
+    beside.click(said(shelf.contrast), [run, other], sides, api_name="contrast")
     return table
 
 
@@ -248,7 +248,7 @@ def _export(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     gr.HTML("<h3>Model card</h3>")
     card = gr.Markdown(elem_id="card")
     start.click(said(lambda *asked: actions.export(*asked).id), [run, form, strength], task, api_name="export")
-    fetch.click(said(lambda *asked: (str(actions.packed(*asked)), views.card(*asked))), [run, form], [file, card],
+    fetch.click(said(lambda *asked: (str(actions.packed(*asked)), shelf.card(*asked))), [run, form], [file, card],
                 api_name="download")  # fmt: skip
     return listed
 
@@ -260,15 +260,15 @@ def _runs(also: str = "") -> list[tuple[str, str]]:
 
 def _results(run: str) -> list[Any]:
     """What the tabs show of a run, in the order of their outputs."""
-    return [*_looked(run), views.attacks(run or ""), said(views.ledger)(run) if views.has_edit(run) else ""]
+    return [*_looked(run), results.attacks(run or ""), said(shelf.ledger)(run) if views.has_edit(run) else ""]
 
 
 def _looked(run: str) -> list[Any]:
-    return [*_at_strength(run, 1.0), views.scores(run or "") + views.best_strength(run or "")]
+    return [*_at_strength(run, 1.0), results.scores(run or "") + results.best_strength(run or "")]
 
 
 def _at_strength(run: str, strength: float) -> list[Any]:
-    return [views.before_after(run or "", strength), views.slider_pair(run or "", strength)]
+    return [results.before_after(run or "", strength), results.slider_pair(run or "", strength)]
 
 
 def _card(method: str, model: str) -> str:

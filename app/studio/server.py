@@ -22,6 +22,7 @@ from app.files import make
 from app.studio.page import CSS, HEAD, page, theme
 
 UPLOAD = "20mb"
+HANDLERS = 8  # at a time, of one kind; they only read and write small files
 # What a page may load and whom it may ask: this host. Gradio's scripts build functions and styles at run time.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -46,7 +47,7 @@ def application(login: tuple[str, str] | None = None) -> App:
     queue.recover()
     served = gradio.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-        page(),
+        page().queue(default_concurrency_limit=HANDLERS),
         path="/",
         auth=None if login is None else _checker(login),
         auth_message=None if login is None else "Concept erasure studio",

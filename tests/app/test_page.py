@@ -147,9 +147,9 @@ def test_the_journey_from_a_concept_to_a_download(server: Server, browser: Any, 
     assert pair[0] == pair[1] != at_one  # strength 0 is the unedited model, byte for byte
 
     tab(page, "Ledger")
-    page.locator("#ledger td", has_text="Van Gogh").wait_for()
+    page.locator("#ledger").get_by_role("cell", name="Van Gogh", exact=True).wait_for()
     tab(page, "Export")
-    page.locator("#formats td", has_text="single-file").wait_for()
+    page.get_by_role("cell", name="single-file", exact=True).wait_for()
     page.get_by_label("Format").first.click()
     page.get_by_role("option", name="edit", exact=True).click()
     page.get_by_role("button", name="Export", exact=True).click()

@@ -18,7 +18,7 @@ from app import home, queue
 from app.erasing import erase_in
 from app.options import parse
 from app.runs import Run
-from app.studio import actions, charts, forms, views
+from app.studio import actions, charts, forms, results, shelf, views
 from app.verbs import serve
 from app.verbs.look import _kept, read_strengths
 from benchmarks.grid import Line, Pair, Verdict
@@ -188,7 +188,7 @@ def test_typed_text_is_never_markup(run: Run) -> None:
     task = queue.submit("look", HOSTILE, run.folder, [["metrics"]])
     task.note("failed", command=0, error={"kind": "bad-input", "message": HOSTILE})
     looked(run)
-    for text in (views.progress(task.id), views.tasks(), views.before_after(run.folder.name)):
+    for text in (views.progress(task.id), views.tasks(), results.before_after(run.folder.name)):
         tags = Tags(text).found
         assert not [tag for tag in tags if "onerror" in tag[1]]
         assert not [tag for tag in tags if tag[0] == "img" and not (tag[1]["src"] or "").startswith("data:image/")]
@@ -197,42 +197,42 @@ def test_typed_text_is_never_markup(run: Run) -> None:
 
 def test_before_and_after_at_the_nearest_strength_with_an_alarm(run: Run) -> None:
     name = run.folder.name
-    assert "No pictures yet" in views.before_after(name)
+    assert "No pictures yet" in results.before_after(name)
     looked(run, good=False)
-    half = views.before_after(name, 0.6)
+    half = results.before_after(name, 0.6)
     assert "at strength <b>0.5</b>" in half
     assert "Over-erasure" not in half
-    assert "1 of 1 pictures" in views.before_after(name, 1.0)
+    assert "1 of 1 pictures" in results.before_after(name, 1.0)
     pictures = [tag[1] for tag in Tags(half).found if tag[0] == "img"]
     assert next(picture["alt"] for picture in pictures) == "before, seed 1, prompt a cat, probe: Cats, Photo"
     assert len({picture["src"] for picture in pictures}) == 2  # strength 0 and 0.5
-    before, after = views.slider_pair(name, 1.0) or (None, None)
+    before, after = results.slider_pair(name, 1.0) or (None, None)
     assert before.getpixel((0, 0)) == (0, 0, 0)
     assert after.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_scores_stand_beside_the_unedited_models(run: Run) -> None:
-    assert "Not measured yet" in views.scores(run.folder.name)
+    assert "Not measured yet" in results.scores(run.folder.name)
     judged(run, 0.9, 0.8)
-    told = views.scores(run.folder.name)
+    told = results.scores(run.folder.name)
     assert all(text in told for text in ("90.0 %", "80.0 % – 95.0 %", "40", "10.0 %"))
 
 
 def test_runs_are_compared_and_the_better_ones_are_marked(
     run: Run, toy: Toy, begin: Callable[..., Run]  # noqa: F811
 ) -> None:  # fmt: skip
-    assert "Nothing to compare yet" in views.compare()
+    assert "Nothing to compare yet" in shelf.compare()
     other = begin("home/runs/worse", seed=9)
     drain(erase_in(other, toy, warn=pytest.fail))
     judged(run, 0.9, 0.8)
     judged(other, 0.5, 0.4)
-    page = views.compare()
+    page = shelf.compare()
     assert page.count("<circle") == 2
     assert page.count(f'fill="{charts.COLOURS[0]}"') == 1
-    assert "seed is 0 there and 9 here" in views.contrast(run.folder.name, "worse")
+    assert "seed is 0 there and 9 here" in shelf.contrast(run.folder.name, "worse")
     report = Report.read(other.folder / "report.json").model_copy(update={"job": {"suite": "another"}})
     (other.folder / "report.json").write_text(report.json_text())
-    assert "Not comparable as they stand" in views.compare()
+    assert "Not comparable as they stand" in shelf.compare()
 
 
 def test_progress_shows_steps_losses_and_what_to_do(run: Run) -> None:
