@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.attack import AttackReport, attack, curve, rates
+from benchmarks.attack_speed import speed_unlearndiffatk
 from benchmarks.attacks import attack_names, build
 from benchmarks.attacks.paraphrase import misspelt, reordered, sentences
 from benchmarks.attacks.unlearndiffatk import adam, project, sample, straight_through
 from benchmarks.hunt import Attack, Chased, chase
 from benchmarks.prompts import Row, file_rows, fitting, suite_rows
 from benchmarks.report import Report
+from benchmarks.speed import Plan
 from benchmarks.suite import suite
 from erase.edit import Edit
 from erase.errors import BadInput
@@ -196,7 +198,7 @@ def test_stopped_at_any_step_the_model_is_as_it_was(name: str) -> None:
     before = weights(toy.network)
     steps = sum(1 for _ in attack(toy, shaken(toy), "Van Gogh", how, rows=some, **QUIET(0)))  # type: ignore[misc]
     assert steps > 3
-    for stop in range(1, steps, max(1, steps // 6)):
+    for stop in range(1, steps, max(1, steps // 4)):
         work = attack(toy, shaken(toy), "Van Gogh", how, rows=some, **QUIET(0))
         for _ in range(stop):
             next(work, None)
@@ -420,3 +422,15 @@ def test_the_broken_rows_of_one_attack_are_rows_for_the_next(tmp_path: Path) -> 
     with pytest.raises(BadInput, match="report"):
         Report.read(report.json_text())
     assert not math.isnan(report.scores["ASR"].value)
+
+
+def test_side_by_side_and_one_by_one_do_the_same_work() -> None:
+    toy = Toy()
+    before = weights(toy.network)
+    result = drain(speed_unlearndiffatk(toy, Plan(steps=2, suite=None), together=3, alone=2))
+    # Two steps, and one drawing of four guided steps.
+    assert result.ours_forwards == result.published_forwards == (2 + 4 * 2) / 2
+    assert result.wall_ratio == result.published_seconds / result.ours_seconds
+    assert "3 side by side" in result.note
+    assert "none broken" in result.note
+    assert same_bits(weights(toy.network), before)
