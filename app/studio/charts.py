@@ -50,6 +50,7 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, title: str) -> st
         parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-dasharray="4 4"/>')
     for number, point in enumerate(points):
         (x0, xv, x1), (y0, yv, y1) = point.x, point.y
+        side, anchor = ((1, "start"), (-1, "end"))[number % 2]  # so that near points keep their labels apart
         colour = COLOURS[0] if point.best else "currentColor"
         fill = colour if point.best else "var(--background-fill-primary, #fff)"
         parts.append(
@@ -57,7 +58,7 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, title: str) -> st
             f'<line x1="{x(x0):.1f}" x2="{x(x1):.1f}" y1="{y(yv):.1f}" y2="{y(yv):.1f}" opacity=".4"/>'
             f'<line y1="{y(y0):.1f}" y2="{y(y1):.1f}" x1="{x(xv):.1f}" x2="{x(xv):.1f}" opacity=".4"/>'
             f'<circle cx="{x(xv):.1f}" cy="{y(yv):.1f}" r="6" fill="{fill}" stroke-width="2"/></g>'
-            f'<text x="{x(xv) + 10:.1f}" y="{y(yv) + (-8, 20)[number % 2]:.1f}" font-weight="600">'
+            f'<text x="{x(xv) + side * 10:.1f}" y="{y(yv) - 8:.1f}" font-weight="600" text-anchor="{anchor}">'
             f"{escape(point.label)}</text>"
         )
     return _svg("".join(parts), title)
