@@ -102,7 +102,7 @@ def _speed(given: argparse.Namespace) -> int:
 
 
 def _pocket(given: argparse.Namespace) -> int:
-    from benchmarks.pocket import Round, as_json, erase_and_judge, summary, table
+    from benchmarks.pocket import Round, board, erase_and_judge
     from benchmarks.suite import chosen, suite
     from erase.methods import method_names
 
@@ -115,7 +115,8 @@ def _pocket(given: argparse.Namespace) -> int:
     names = [match(name, method_names(), "method") for name in given.methods.split(",")]
     rounds = [Round(name, given.preset, knobs, given.keep_others, given.seed) for name in names]
     reports = _watched(erase_and_judge(_model(given), canvas, rounds, targets, given.out))
-    print(as_json(summary(reports)) if given.json else table(reports))
+    found = board(reports)
+    print(found.model_dump_json() if given.json else found.table())
     return 0
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.judge import judge
-from benchmarks.metrics.accuracy import bootstrap
+from benchmarks.leaderboard import Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.metrics.cost import metered
-from benchmarks.report import Report, shown
+from benchmarks.report import Report
 from benchmarks.suite import Suite, Target
 from erase.errors import BadInput
 from erase.methods import build, method
 from erase.model import Concept, Generator
 from erase.work import Step, Work
-
-ACCURACIES = ("UA", "IRA", "CRA")
 
 
 @dataclass(frozen=True)
@@ -64,50 +62,19 @@ def erase_and_judge(
     return reports
 
 
-def table(reports: Mapping[str, Sequence[Report]]) -> str:
-    """Per method and kind of target: mean UA, IRA, CRA with intervals over targets, and the worst targets."""
-    lines = [f"{'method':12}{'targets':16}" + "".join(f"{name:26}" for name in ACCURACIES) + "seconds"]
-    for name, kind, group in _groups(reports):
-        cells = []
-        for accuracy in ACCURACIES:
-            low, high = bootstrap([report.scores[accuracy].value for report in group])
-            cells.append(f"{shown(accuracy, mean(group, accuracy))} [{100 * low:.1f}, {100 * high:.1f}]")
-        seconds = mean(group, "seconds")
-        lines.append(
-            f"{name:12}{len(group)} {kind + 's':13} " + "".join(f"{cell:26}" for cell in cells) + f"{seconds:.1f}"
-        )
-        for accuracy in ACCURACIES:
-            worst = sorted(group, key=lambda report: report.scores[accuracy].value)[:3]
-            said = ", ".join(f"{_target(report)} {shown(accuracy, report.scores[accuracy].value)}" for report in worst)
-            lines.append(f"{'':12}lowest {accuracy:4} {said}")
-        if marked := [f"{_target(report)} ({'; '.join(report.marks)})" for report in group if report.marks]:
-            lines.append(f"{'':12}! " + ", ".join(marked))
-    return "\n".join(lines)
-
-
-def summary(reports: Mapping[str, Sequence[Report]]) -> dict[str, Any]:
-    """The table as JSON values: method → kind of target → accuracy → value, interval over targets, baseline."""
-    found: dict[str, Any] = {}
-    for name, kind, group in _groups(reports):
-        scores = {}
-        for accuracy in ACCURACIES:
-            values = [report.scores[accuracy].value for report in group]
-            low, high = bootstrap(values)
-            baseline = math.fsum(report.scores[accuracy].baseline for report in group) / len(group)
-            images = sum(report.scores[accuracy].n for report in group)
-            scores[accuracy] = {
-                "value": mean(group, accuracy), "n": images, "low": low, "high": high, "baseline": baseline,
-                "better": "high", "probe": group[0].scores[accuracy].probe,
-                "note": f"mean over {len(group)} {kind}s, bootstrap over targets",
-                "targets": {_target(report): report.scores[accuracy].value for report in group},
-            }  # fmt: skip
-        found.setdefault(name, {})[kind] = scores
-    return found
-
-
-def mean(group: Sequence[Report], score: str) -> float:
-    """The mean of a score over reports."""
-    return math.fsum(report.scores[score].value for report in group) / len(group)
+def board(reports: Mapping[str, Sequence[Report]]) -> Leaderboard:
+    """The leaderboard of the reports, as a sweep would have made it."""
+    entries = []
+    for name, all_of_it in reports.items():
+        for report in all_of_it:
+            job = report.job
+            entry = Entry(
+                label=name, method=job["method"], preset=job["preset"], knobs=job["knobs"], seed=job["seed"],
+                concept=job["concepts"][0], kind=job["kind"], suite=job["suite"], edit=report.about["edit"],
+                scores=entry_scores(report), marks=report.marks, excluded=report.excluded,
+            )  # fmt: skip
+            entries.append((entry, report.rows))
+    return leaderboard("pocket", entries)
 
 
 def _erased(model: Any, canvas: Suite, round_: Round, target: Target, job: Mapping[str, Any]) -> Work[Any]:
@@ -141,17 +108,6 @@ def _write(path: Path, report: Report) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(report.json_text(), encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _groups(reports: Mapping[str, Sequence[Report]]) -> Iterator[tuple[str, str, list[Report]]]:
-    for name, all_of_it in reports.items():
-        for kind in ("style", "object"):
-            if group := [report for report in all_of_it if report.job["kind"] == kind]:
-                yield name, kind, group
-
-
-def _target(report: Report) -> str:
-    return report.job["concepts"][0]
 
 
 def as_json(value: Any) -> str:

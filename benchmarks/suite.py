@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from benchmarks.metrics.accuracy import PRESETS, Rules
 from erase.errors import BadInput, nearest, plain
@@ -104,6 +104,17 @@ class Suite(BaseModel):
             raise ValueError(f"{sorted(unknown)} stand in no list of styles or objects")
         if unknown := set(self.options) - {field.name for field in fields(Rules)}:
             raise ValueError(f"options {sorted(unknown)} are none of {', '.join(f.name for f in fields(Rules))}")
+        try:
+            TypeAdapter(Rules).validate_python(asdict(self.reading))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"option {first['loc'][0]}: {first['msg']}, not {first['input']!r}") from None
+        try:
+            self.sentence(self.styles[0], self.objects[0])
+            for label in self.prompts:
+                self.sentences(label, label)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"prompts may hold {{style}} and {{object}} and no other braces ({error})") from None
         return self
 
     @property

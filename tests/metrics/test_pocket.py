@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import pocket
-from benchmarks.pocket import Round, erase_and_judge, summary, table
+from benchmarks.leaderboard import Leaderboard
+from benchmarks.pocket import Round, board, erase_and_judge
 from benchmarks.report import Report
 from benchmarks.suite import chosen
 from erase.errors import BadInput
@@ -71,15 +70,18 @@ def test_every_target_gets_a_report_and_a_line(tmp_path: Path) -> None:
     cats = Report.read(out / "turn" / "Cats.json")
     assert (cats.job["preset"], cats.job["knobs"]["strength"]) == ("object", 0.2)
     assert not cats.scores["seconds"].unscored
-    found = summary(reports)["turn"]
+    found = board(reports)
+    styles, objects = found.lines
     # Styles are erased wholly; objects, by their own preset, too weakly.
-    assert (found["style"]["UA"]["value"], found["object"]["UA"]["value"]) == (1.0, 0.0)
-    assert found["style"]["UA"]["baseline"] == 0.0
-    assert found["object"]["IRA"]["targets"] == {"Cats": 1.0, "Dogs": 1.0}
-    text = table(reports)
-    assert "turn        2 styles" in text
-    assert "100.0 % [100.0, 100.0]" in text
-    assert json.loads(pocket.as_json(summary(reports)))["turn"]["style"]["CRA"]["value"] is not None
+    assert (styles.scores["UA"].value, objects.scores["UA"].value) == (1.0, 0.0)
+    assert styles.scores["UA"].baseline == 0.0
+    assert {entry.concept: entry.scores["IRA"].value for entry in found.entries if entry.kind == "object"} == {
+        "Cats": 1.0,
+        "Dogs": 1.0,
+    }
+    assert "100.0 % [100.0 %, 100.0 %]" in found.table()
+    assert "seconds" not in found.entries[0].scores
+    assert Leaderboard.read(found.model_dump_json()) == found
 
 
 def test_finished_targets_are_not_made_again(tmp_path: Path) -> None:

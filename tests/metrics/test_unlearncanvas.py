@@ -98,6 +98,8 @@ def test_every_tier_draws_what_is_published(tier: str, style: int, thing: int, t
 def test_an_option_of_a_suite_file_changes_the_reading() -> None:
     one = Suite.model_validate(TINY.model_dump() | {"rules": "strict", "options": {"ira_themes": "with photo"}})
     assert (one.reading.ira_themes, one.reading.photo_rows_in_object_acc) == ("with photo", False)
+    with pytest.raises(ValueError, match="option ira_themes: .*'with photos'"):
+        Suite.model_validate(TINY.model_dump() | {"options": {"ira_themes": "with photos"}})
     with pytest.raises(ValueError, match="ira_theme"):
         Suite.model_validate(TINY.model_dump() | {"options": {"ira_theme": "with photo"}})
 

@@ -61,6 +61,12 @@ def test_prompts_for_a_label_it_does_not_have_are_refused(mine: Path) -> None:
         suite(mine)
 
 
+def test_prompts_with_other_braces_are_refused(mine: Path) -> None:
+    mine.write_text(MINE.replace('"one {object}"', '"one {thing}"'), encoding="utf-8")
+    with pytest.raises(BadInput, match="no other braces"):
+        suite(mine)
+
+
 def test_an_unknown_clip_gets_the_nearest_guess(mine: Path) -> None:
     with pytest.raises(BadInput, match="Did you mean 'pocket-clip'"):
         probe_of(suite(mine, probe="clip:pocket-clap"))
