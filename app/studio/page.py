@@ -53,7 +53,8 @@ def page() -> gr.Blocks:
         gr.HTML(f"<header><h1>{TITLE}</h1><p>{MOTTO}</p></header>")
         task, drawn = gr.State(""), gr.State("")
         with gr.Row(elem_classes="bar"):
-            run = gr.Dropdown(_runs(), label="Run", info="What the tabs from Before / after to Export show", scale=4)
+            about = "What the tabs from Before / after to Export show"
+            run = gr.Dropdown(_runs(), label="Run", info=about, scale=4, min_width=260)
             refresh = gr.Button("Refresh list", scale=0, min_width=120)
         with gr.Tabs():
             with gr.Tab("Erase", id="erase"):

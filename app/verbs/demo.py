@@ -66,6 +66,7 @@ The model     {exported.path} (opened by stock diffusers; largest pixel differen
 All this took {duration(time.monotonic() - began)}.
 
 Try next
+  studio serve --show {run.folder}    (the same on a page, with a strength slider)
   studio sample {run.folder} --prompt "A Cats image in Van Gogh style." --strength 0.5 --out half.png
   studio erase {MODEL} --concept Cats --keep Dogs --method uce --out runs/cats
   studio methods"""
