@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,10 @@ def attack(args: argparse.Namespace) -> Answer:
         report = follow(work, f"attacking {args.concept}")
         return Answer(_document(report, None), _told(report))
     with _held(folder):
-        report = follow(work, f"attacking {args.concept}")
+        try:
+            report = follow(work, f"attacking {args.concept}")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"Cancelled; the same command goes on with the rows that {folder} lacks.") from None
         write_text(folder / "report.json", report.json_text() + "\n")
     return Answer(
         _document(report, folder),
@@ -68,12 +72,15 @@ def attack(args: argparse.Namespace) -> Answer:
 
 
 def _folder(args: argparse.Namespace, what: Source, how: Attack, label: str) -> Path | None:
-    """--out, or one folder per attack, concept, budget and seed below the run; a plain model keeps nothing unasked."""
+    """--out, or a folder below the run that this very command finds again; a plain model keeps nothing unasked."""
     if args.out is not None:
         return Path(args.out)
     if what.run is None:
         return None
-    return what.run.folder / "attacks" / f"{name_of(how)}-{label}-{how.budget}-{args.seed}"
+    prompts = None if args.prompts is None else Path(args.prompts).read_text(encoding="utf-8-sig")
+    asked = [str(how), args.seed, args.rows, args.suite, prompts]
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:6]
+    return what.run.folder / "attacks" / f"{name_of(how)}-{label}-{how.budget}-{digest}"
 
 
 def _held(folder: Path) -> Any:
