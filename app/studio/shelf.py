@@ -98,7 +98,7 @@ def card(run: str, form: str) -> str:
     if not run:
         return ""
     place = exported(finished(run), form)
-    text = (place if place.is_dir() else place.parent) / "README.md"
+    text = place / "README.md" if place.is_dir() else place.with_suffix(".md")
     if not text.is_file():
         return ""
     body = text.read_text(encoding="utf-8")
