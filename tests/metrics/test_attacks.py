@@ -120,6 +120,8 @@ def test_tokens_are_sampled_as_often_as_their_distribution_says() -> None:
     seen = Counter(sample(A.expand(4000, 5), uniform).tolist())
     assert set(seen) == {1, 3, 4}
     assert [seen[token] / 4000 for token in (1, 3, 4)] == pytest.approx([0.5, 0.2, 0.3], abs=0.03)
+    # Where the draw falls on an edge it belongs to the token that begins there, never to one of no probability.
+    assert sample(A.expand(2, 5), torch.tensor([0.0, 0.5])).tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,28 @@ def test_found_tokens_denoise_better_than_random_ones() -> None:
     others = [loss([*torch.randint(2, 2000, (3,), generator=stream(2, "other", k)).tolist(), *own]) for k in range(20)]
     assert found is not None and found.tokens is not None
     assert sum(loss(list(found.tokens)) < other for other in others) >= 18
+
+
+def test_p4d_k_keeps_the_prompts_words_and_puts_free_ones_among_them() -> None:
+    toy, row = Toy(), rows(4)[3]
+    found = hunted(toy, made("hard-prompt", variant="p4d-k"), [row], batch=1)["3"].last
+    own = toy.tokens(row.prompt)
+    assert found is not None and found.tokens is not None
+    assert [token for place, token in enumerate(found.tokens, 1) if place % 4] == own
+    assert len(found.tokens) == len(own) + len(own) // 3
+
+
+def test_pez_finds_tokens_that_clip_finds_more_like_the_picture() -> None:
+    toy, row, losses = Toy(), rows(1)[0], []
+    aim = aim_at(toy, [row])
+    with pytest.raises(BadInput, match="names none"):
+        made("hard-prompt", variant="pez").begin(aim, row)
+    aim.canvas = TINY.model_copy(update={"clip": "pocket-clip"})
+    how = made("hard-prompt", variant="pez", budget=60, check=60, tokens=6)
+    (found,) = drain(how.advance(aim, [how.begin(aim, row)]), lambda step: losses.append(step.loss.get("loss", 9.0)))
+    assert min(losses[-20:]) < losses[1] - 0.05
+    assert found is not None and found.tokens is None
+    assert found.text
 
 
 # The engine
