@@ -12,8 +12,10 @@ from app.answer import Answer, table
 from app.files import size
 from app.models import load, loading, source
 from app.progress import follow
+from app.runs import open_run
 from erase.edit import Edit
 from erase.errors import BadInput, match
+from generators import BUNDLED
 from generators.export.card import approximation
 from generators.export.exporter import Exported, asked_of
 from generators.export.exporter import export as exporting
@@ -27,6 +29,8 @@ def export(args: argparse.Namespace) -> Answer:
     what = source(args.source)
     edit = what.edit()
     if edit is None:
+        if what.base not in BUNDLED:
+            open_run(args.source)  # says what is missing there
         raise BadInput(f"{args.source} is a model without an edit. `studio erase` makes a RUN, which has one.")
     asked = asked_of(args.form, args.strength, args.save_dtype, args.variant, args.error, args.rank)
     if args.form == "list":

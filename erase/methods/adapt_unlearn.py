@@ -73,12 +73,15 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
     alpha: float = Field(2.0, gt=0, le=100, description="how fast EL2's push fades with distance (α)")
     push: float = Field(0.5, ge=0, le=100, description="the push at the first step, against the adversarial loss (β)")
     ewc: float = Field(
-        300.0, ge=0, description="how firmly weights the critic cares for stay in stage 1 (λ); depends on the critic"
+        300.0,
+        ge=0,
+        le=1e12,
+        description="how firmly weights the critic cares for stay in stage 1 (λ); depends on the critic",
     )
     fisher: int = Field(32, ge=8, le=100_000, description="images from which that is learnt")
     backwards: float = Field(1.0, gt=0, le=10, description="of extrapolate: how far the adaptation is worn backwards")
-    r1: float = Field(0.1, ge=0, description="strength of the critic's gradient penalty")
-    path: float = Field(2.0, ge=0, description="strength of path length")
+    r1: float = Field(0.1, ge=0, le=1e12, description="strength of the critic's gradient penalty")
+    path: float = Field(2.0, ge=0, le=1e12, description="strength of path length")
 
     def erase(
         self,
