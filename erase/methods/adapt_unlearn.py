@@ -76,7 +76,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         300.0,
         ge=0,
         le=1e12,
-        description="how firmly weights the critic cares for stay in stage 1 (λ); depends on the critic",
+        description="how firmly weights the critic cares for stay in stage 1 (λ)",
     )
     fisher: int = Field(32, ge=8, le=100_000, description="images from which that is learnt")
     backwards: float = Field(1.0, gt=0, le=10, description="of extrapolate: how far the adaptation is worn backwards")

@@ -16,8 +16,8 @@ from tests.app.conftest import Studio
 
 ROOT = Path(__file__).parents[2]
 PROMISED = {
-    "demo", "models", "methods", "metrics", "attacks", "suites", "sample", "erase", "judge", "attack", "export", "sweep",
-    "report", "reproduce", "runs", "cancel", "resume", "serve", "ledger", "strength",
+    "demo", "models", "methods", "metrics", "attacks", "suites", "sample", "erase", "judge", "attack", "export",
+    "sweep", "report", "reproduce", "runs", "cancel", "resume", "serve", "ledger", "strength",
 }  # fmt: skip
 
 
