@@ -42,9 +42,7 @@ def reference(root: Path, canvas: Suite, cells: Sequence[Cell], probe: Probe) ->
     have = torch.tensor([path is not None for path in paths])
     wanted = [path for path in dict.fromkeys(paths) if path is not None]
     if not wanted:
-        raise BadInput(
-            f"{root} holds no picture that suite {canvas.name} asks for; the layout is THEME/OBJECT/1.jpg."
-        )
+        raise BadInput(f"{root} holds no picture that suite {canvas.name} asks for; the layout is THEME/OBJECT/1.jpg.")
     listing = [[str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns] for path in wanted]
     name = cache.key(kind="reference", probe=probe.sha256, listing=_digest(listing), root=str(root.resolve()))
     stored = cache.load(name)

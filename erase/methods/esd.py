@@ -48,7 +48,7 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
         "object": {"variant": "u"},
         "nudity": {"variant": "u"},
         "quick": {"iterations": 200, "lr": 5e-5, "steps": 20, "seeds": 8},
-        "pocket": {"iterations": 200, "lr": 3e-4, "steps": 20, "seeds": 8, "eta": 4.0},
+        "pocket": {"iterations": 400, "lr": 3e-4, "steps": 20, "seeds": 8, "eta": 4.0},
     }
 
     variant: Literal["x", "u", "x-strict", "all"] = Field(

@@ -1,6 +1,6 @@
 """What the judge of faces reads in drawn faces, kept beside it: distances to the data then need no drawing package.
 
-    python -m generators.pocket.face_reference --probes FOLDER --data FOLDER
+python -m generators.pocket.face_reference --probes FOLDER --data FOLDER
 """
 
 from __future__ import annotations
