@@ -102,7 +102,7 @@ def search(measure: Callable[[float], Work[Reading]], steered_by: str) -> Work[F
         return readings[strength]
 
     def found(status: str, strength: float, advice: str) -> Found:
-        return Found(status=status, strength=strength, advice=advice, probe=steered_by, readings=[*readings.values()])
+        return Found(status=status, strength=strength, advice=advice, probe=steered_by, readings=(*readings.values(),))
 
     base = yield from told(0.0)
     if base.target < 0.5:
