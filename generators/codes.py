@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -130,19 +130,29 @@ class Reading:
         Each template has one {} where the words go. Tails of different lengths are paired from their subject on. An
         empty anchor is the end row that would follow the words before the gap, then the words after the gap.
         """
+        pairs = [
+            (_sentence(template, phrase), _sentence(template, concept.instead))
+            for template in templates
+            for phrase in concept.phrases
+        ]
+        codes = self._codes([sentence for pair in pairs for sentence in pair], device)
         present, absent = [], []
-        for template in templates:
-            for phrase in concept.phrases:
-                said = self._rows(_sentence(template, phrase), rows, device)
-                instead = self._rows(_sentence(template, concept.instead), rows, device)
-                count = min(len(said), len(instead))
-                present.append(said[:count])
-                absent.append(instead[:count])
+        for one, other in pairs:
+            said, instead = self._rows(one, rows, codes), self._rows(other, rows, codes)
+            count = min(len(said), len(instead))
+            present.append(said[:count])
+            absent.append(instead[:count])
         return Contrast(torch.cat(present), torch.cat(absent))
 
-    def _rows(self, sentence: tuple[str, tuple[int, int]], rows: Rows, device: torch.device) -> Tensor:
+    def _codes(self, sentences: Sequence[tuple[str, tuple[int, int]]], device: torch.device) -> dict[str, Tensor]:
+        """The codes [token code] of all texts that the rows of sentences are taken from, read together."""
+        before = [text[:start].rstrip() for text, (start, stop) in sentences if start == stop]
+        texts = list(dict.fromkeys([*(text for text, _ in sentences), *before]))
+        return dict(zip(texts, self.encode(texts, device).tokens, strict=True))
+
+    def _rows(self, sentence: tuple[str, tuple[int, int]], rows: Rows, read: Mapping[str, Tensor]) -> Tensor:
         text, (start, stop) = sentence
-        codes = self.encode([text], device).tokens[0]
+        codes = read[text]
         if rows == "all":
             return codes
         if start < stop:
@@ -150,7 +160,7 @@ class Reading:
             return codes[subject : subject + 1] if rows == "last" else codes[subject:]
         before = text[:start].rstrip()
         gap = self._end(before)
-        ending = self.encode([before], device).tokens[0, gap : gap + 1]
+        ending = read[before][gap : gap + 1]
         if rows == "last":
             return ending
         return torch.cat([ending, codes[gap if text[start:].strip() else gap + 1 :]])
