@@ -37,7 +37,7 @@ Stop = Literal["keep", "discard"]
 OVER = ("done", "cancelled", "failed")
 ANSWER = 2.0  # seconds for which `cancel` waits for the worker before it says that the task is stopping
 LOSSES = 3  # a task that took its process down so often is not started again by itself
-PROBE = 1.0  # seconds: somebody who asks whether a lock is held holds it for a moment
+PROBE = 1.0  # seconds: who asks whether a lock is held holds it for a moment, and who was killed a moment longer
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,11 @@ def settle(task: Task, stop: Stop) -> None:
 def start(device: str | None = None) -> None:
     """See that somebody works on the queue of a device, or of every device that has tasks waiting."""
     for name in {device} if device else {task.device for task in waiting()}:
-        if not taken(keeper_lock(name)):
-            subprocess.Popen(
-                [sys.executable, "-m", "app.worker", name], cwd=ROOT, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+        # Started even if one seems to be at work, for that one may just be dying; of two, one leaves.
+        subprocess.Popen(
+            [sys.executable, "-m", "app.worker", name], cwd=ROOT, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

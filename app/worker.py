@@ -30,7 +30,7 @@ def keep(device: str) -> None:
     """Start the tasks of a device one after the other until none is waiting; at most one keeper does."""
     while queue.waiting(device):
         try:
-            with FileLock(queue.keeper_lock(device), timeout=0):
+            with FileLock(queue.keeper_lock(device), timeout=queue.PROBE):
                 while queue.waiting(device):
                     with FileLock(queue.device_lock(device)):  # a task that outlived its keeper goes first
                         pass

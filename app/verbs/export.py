@@ -29,7 +29,7 @@ def export(args: argparse.Namespace) -> Answer:
     what = source(args.source)
     edit = what.edit()
     if edit is None:
-        if what.base not in BUNDLED:
+        if what.base not in BUNDLED and not Path(args.source).exists():
             open_run(args.source)  # says what is missing there
         raise BadInput(f"{args.source} is a model without an edit. `studio erase` makes a RUN, which has one.")
     asked = asked_of(args.form, args.strength, args.save_dtype, args.variant, args.error, args.rank)

@@ -187,3 +187,13 @@ def test_killing_the_keeper_leaves_the_task_running_and_the_next_one_waits_for_i
     until(lambda: over(following))
     assert task.status == following.status == "done"
     assert following.state["at"] > task.state["at"]
+
+
+def test_a_task_that_comes_while_the_keeper_is_dying_is_worked_on(tmp_path: Path) -> None:
+    task = trivial("first")
+    until(lambda: over(task))
+    with FileLock(queue.keeper_lock("cpu"), timeout=10.0):  # a killed process holds its locks until it is quite gone
+        following = trivial("following")
+        time.sleep(0.3)
+    until(lambda: over(following), seconds=60.0)
+    assert following.status == "done"

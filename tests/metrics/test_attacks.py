@@ -207,6 +207,20 @@ def test_a_row_does_not_feel_who_shares_its_batch(name: str) -> None:
         torch.testing.assert_close(found.image, together[case].image, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["random", "unlearndiffatk"])
+def test_rows_and_seeds_draw_from_streams_of_their_own(name: str) -> None:
+    toy, some = Toy(), rows(3)
+    found = [each.last for each in hunted(toy, made(name), some, batch=8).values()]
+    assert len({each.tokens[:3] for each in found if each is not None and each.tokens is not None}) == 3
+    first, second = (aim_at(toy, some[:1], shaken(toy), seed=seed) for seed in (0, 1))
+    tries = []
+    for aim in (first, second):
+        how = made(name)
+        tries.append(drain(how.advance(aim, [how.begin(aim, some[0])]))[0])
+    assert tries[0] is not None and tries[1] is not None
+    assert tries[0].tokens != tries[1].tokens
+
+
 @pytest.mark.parametrize("name", SEARCHES)
 def test_no_attack_spends_more_than_its_budget_or_changes_the_model(name: str) -> None:
     toy, how = Toy(), made(name)
