@@ -1,10 +1,12 @@
 """The studio's queue: tasks on disk, each a few command lines that a process of its own works through.
 
 tasks/ID/task.json     what is to be done; a folder that has one is a task
-tasks/ID/state.json    queued | running | done | cancelled | failed, with the command it is at and its last Step
+tasks/ID/state.json    queued | running | paused | done | cancelled | failed, with the command it is at, its last Step
+tasks/ID/place.json    where it stands in the line, once somebody has moved it
 tasks/ID/request.json  the wish to stop
 tasks/ID/worker.json   who works on it, while somebody does
 tasks/ID/log.txt       what the commands printed;  answers.json what they answered
+hold                   while it is there, no further task is begun
 
 Nothing here waits for torch, so that a page or a `cancel` answers at once. A task is alive exactly while its lock is
 held, which the system lets go of even after kill -9.
@@ -33,7 +35,7 @@ from app.home import home
 from erase.errors import BadInput, nearest
 
 ROOT = Path(__file__).resolve().parents[1]  # where `python -m app.worker` finds this package
-Stop = Literal["keep", "discard"]
+Stop = Literal["keep", "discard", "pause"]
 OVER = ("done", "cancelled", "failed")
 ANSWER = 2.0  # seconds for which `cancel` waits for the worker before it says that the task is stopping
 LOSSES = 3  # a task that took its process down so often is not started again by itself
@@ -66,18 +68,23 @@ class Task:
         if alive(self):
             return {**state, "status": "stopping" if stop else "running"}
         if stop:
-            return {**state, "status": "cancelled"}
+            return {**state, "status": _stopped(stop)}
         return {**state, "status": "lost" if state["status"] == "running" else state["status"]}
 
     @property
     def status(self) -> str:
-        """queued, running, stopping, done, cancelled, failed or lost."""
+        """queued, running, stopping, paused, done, cancelled, failed or lost."""
         return self.state["status"]
 
     @property
     def stop(self) -> Stop | None:
         """How it was asked to stop."""
         return (_read(self.folder / "request.json") or {}).get("stop")
+
+    @property
+    def place(self) -> int:
+        """Where it stands in the line: lower is sooner."""
+        return (_read(self.folder / "place.json") or {"place": int(self.id.split("-")[0])})["place"]
 
     @property
     def answers(self) -> list[Any]:
@@ -104,15 +111,15 @@ def submit(kind: str, title: str, run: Path, commands: Sequence[Sequence[str]], 
 
 
 def tasks() -> list[Task]:
-    """All tasks, oldest first; the order of the queue."""
+    """All tasks in the order of the queue: oldest first, but for those that were moved."""
     if not _tasks().is_dir():
         return []
-    found = (opened(folder) for folder in sorted(_tasks().iterdir()) if not folder.name.startswith("."))
-    return [task for task in found if task is not None]
+    found = (opened(folder) for folder in _tasks().iterdir() if not folder.name.startswith("."))
+    return sorted((task for task in found if task is not None), key=lambda task: (task.place, task.id))
 
 
 def waiting(device: str | None = None) -> list[Task]:
-    """The queued tasks of a device, or of all, oldest first."""
+    """The queued tasks of a device, or of all, in the order of the queue."""
     return [task for task in tasks() if device in (None, task.device) and task.status == "queued"]
 
 
@@ -134,15 +141,17 @@ def find(name: str | Path) -> Task:
 def cancel(task: Task, stop: Stop = "keep", wait: float = ANSWER) -> str:
     """Ask a task to stop after its Step, and say how it stands: cancelled, stopping, or what it had come to before.
 
-    `keep` leaves what `resume` needs to go on; `discard` removes the unfinished run.
+    `keep` leaves what `resume` needs to go on, `discard` removes the unfinished run; `pause` keeps it and the place in
+    the line, and says paused.
     """
     if task.status in OVER:
         return task.status
     write_json(task.folder / "request.json", {"stop": stop, "at": time.time()})
     limit = time.monotonic() + wait
-    with contextlib.suppress(Timeout), FileLock(task.folder / ".lock", timeout=0):
-        if task.status not in OVER:
-            settle(task, stop)
+    with contextlib.suppress(Timeout):
+        with FileLock(task.folder / ".lock", timeout=0):
+            if task.status not in OVER:
+                settle(task, stop)
         return task.status
     _signal(task, signal.SIGTERM)
     while time.monotonic() < limit and task.status == "stopping":
@@ -167,6 +176,34 @@ def resume(task: Task) -> Task:
     return task
 
 
+def sooner(task: Task) -> None:
+    """Let a waiting task change places with the one before it; BadInput when it does not wait."""
+    line = waiting(task.device)
+    at = next((number for number, other in enumerate(line) if other.id == task.id), None)
+    if at is None:
+        raise BadInput(f"{task.title} is {task.status}, so it cannot be done sooner; only waiting tasks have a place.")
+    if at:
+        before, place = line[at - 1], task.place
+        write_json(task.folder / "place.json", {"place": before.place})
+        write_json(before.folder / "place.json", {"place": place})
+
+
+def hold() -> None:
+    """Begin no further task until `release`; the one at work goes on."""
+    write_json(home() / "hold", {"since": time.time()})
+
+
+def release() -> None:
+    """Go on with the line."""
+    (home() / "hold").unlink(missing_ok=True)
+    start()
+
+
+def on_hold() -> bool:
+    """Whether the line is stopped."""
+    return (home() / "hold").is_file()
+
+
 def recover() -> None:
     """After a crash or a reboot: put what was lost back into the queue, and see that the queues are worked on."""
     for task in tasks():
@@ -184,14 +221,16 @@ def forget(task: Task) -> None:
 
 
 def settle(task: Task, stop: Stop) -> None:
-    """Write that a task is cancelled; `discard` takes the unfinished run of an erasure with it."""
+    """Write that a task is cancelled or paused; `discard` takes the unfinished run of an erasure with it."""
     if stop == "discard" and task.kind == "erase" and not (task.run / "edit.safetensors").exists():
         shutil.rmtree(task.run, ignore_errors=True)
-    task.note("cancelled", command=0 if stop == "discard" else task.state.get("command", 0))
+    task.note(_stopped(stop), command=0 if stop == "discard" else task.state.get("command", 0))
 
 
 def start(device: str | None = None) -> None:
-    """See that somebody works on the queue of a device, or of every device that has tasks waiting."""
+    """See that somebody works on the queue of a device, or of every device with tasks waiting, unless it is held."""
+    if on_hold():
+        return
     for name in {device} if device else {task.device for task in waiting()}:
         # Started even if one seems to be at work, for that one may just be dying; of two, one leaves.
         subprocess.Popen(
@@ -266,6 +305,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def _stopped(stop: Stop) -> str:
+    return "paused" if stop == "pause" else "cancelled"
 
 
 def _signal(task: Task, number: int) -> None:

@@ -27,14 +27,14 @@ EVERY = 0.5  # seconds between two looks at the progress
 
 
 def keep(device: str) -> None:
-    """Start the tasks of a device one after the other until none is waiting; at most one keeper does."""
-    while queue.waiting(device):
+    """Start the tasks of a device one after the other until none may be begun; at most one keeper does."""
+    while _next(device):
         try:
             with FileLock(queue.keeper_lock(device), timeout=queue.PROBE):
-                while queue.waiting(device):
+                while _next(device):
                     with FileLock(queue.device_lock(device)):  # a task that outlived its keeper goes first
                         pass
-                    for task in queue.waiting(device)[:1]:
+                    for task in _next(device):
                         _start(task)
         except Timeout:
             return
@@ -99,6 +99,11 @@ class _Look:
 
     def note(self, **progress: Any) -> None:
         self.task.note("running", command=self.command, losses=self.losses, **progress)
+
+
+def _next(device: str) -> list[Task]:
+    """The task that is to be begun next, if any."""
+    return [] if queue.on_hold() else queue.waiting(device)[:1]
 
 
 def _start(task: Task) -> None:

@@ -130,6 +130,24 @@ def cancel(task: str, discard: bool = False) -> str:
     return queue.cancel(queue.find(task), "discard" if discard else "keep")
 
 
+def pause(task: str) -> str:
+    """Stop a task until it is resumed, keeping its place in the line; how it then stands."""
+    return queue.cancel(queue.find(task), "pause")
+
+
+def sooner(task: str) -> None:
+    """Let a waiting task change places with the one before it."""
+    queue.sooner(queue.find(task))
+
+
+def hold(held: bool = True) -> None:
+    """Begin no further task, or go on with the line."""
+    if held:
+        queue.hold()
+    else:
+        queue.release()
+
+
 def force(task: str) -> str:
     """End a task's process at once."""
     found = queue.find(task)
@@ -226,7 +244,7 @@ def _going_on(run: Path) -> Task | None:
     """The task that makes this run, if it is not over or has made it."""
     for task in queue.tasks():
         if task.run == run and task.kind == "erase":
-            if task.status in ("cancelled", "failed", "lost"):
+            if task.status in ("paused", "cancelled", "failed", "lost"):
                 return queue.resume(task)
             return task
     return None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from app import queue
+from app import queue, worker
 from app.cli import main
 from app.queue import Task
 from app.runs import open_run
@@ -197,3 +197,39 @@ def test_a_task_that_comes_while_the_keeper_is_dying_is_worked_on(tmp_path: Path
         time.sleep(0.3)
     until(lambda: over(following), seconds=60.0)
     assert following.status == "done"
+
+
+def test_waiting_tasks_change_places_and_the_order_is_that_of_the_work() -> None:
+    with FileLock(queue.device_lock("cpu")):
+        first, second, third = (trivial(name) for name in ("first", "second", "third"))
+        queue.sooner(third)
+        queue.sooner(third)
+        queue.sooner(third)  # it is the first already
+        assert [task.title for task in queue.waiting()] == ["third", "first", "second"]
+    until(lambda: all(map(over, (first, second, third))))
+    assert third.state["at"] < first.state["at"] < second.state["at"]
+    with pytest.raises(BadInput, match="is done, so it cannot be done sooner"):
+        queue.sooner(first)
+
+
+def test_a_paused_line_begins_nothing_and_goes_on_when_it_is_released() -> None:
+    queue.hold()
+    task = trivial("held")
+    with FileLock(queue.keeper_lock("cpu"), timeout=10.0):  # nobody keeps the queue
+        assert task.status == "queued"
+    worker.keep("cpu")  # and whoever tries leaves at once
+    assert task.status == "queued"
+    queue.release()
+    until(lambda: over(task))
+    assert task.status == "done"
+
+
+def test_a_paused_task_keeps_its_place_and_is_resumed() -> None:
+    with FileLock(queue.device_lock("cpu")):
+        first, second = trivial("first"), trivial("second")
+        assert queue.cancel(first, "pause") == "paused"
+        assert [task.title for task in queue.waiting()] == ["second"]
+        queue.resume(first)
+        assert [task.title for task in queue.waiting()] == ["first", "second"]
+    until(lambda: over(second))
+    assert first.state["at"] < second.state["at"]
