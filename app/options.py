@@ -90,9 +90,14 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     look = verb("look", "look:look", "draw a RUN's rows at many strengths, with verdicts", loads=True)
     look.add_argument("source", metavar="RUN", help="the folder of a finished run")
     look.add_argument("--prompt", action="append", metavar="TEXT", help="draw this instead of the four rows")
-    look.add_argument("--seeds", default="0:2", metavar="A:B", help="of your prompts (default: %(default)s)")
+    look.add_argument("--seeds", metavar="A:B", help="of your prompts (default: 0:2), or of a GAN instead of two rows")
     look.add_argument("--strengths", metavar="S,S,…", help="of the edit (default: 0 to 1.5 in quarters)")
     look.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help="whose rows and whose probe")
+
+    latents = verb("latents", "latents:latents", "draw a GAN's pictures of seeds, one file each", loads=True)
+    latents.add_argument("source", metavar="GAN|RUN", help="a bundled GAN, its folder or file, or a RUN of one")
+    latents.add_argument("--seeds", default="0:48", metavar="A:B", help="which (default: %(default)s)")
+    latents.add_argument("--out", required=True, metavar="DIR", help="where they go")
 
     _erase(verb("erase", "erase:erase", "erase concepts from a model into a RUN folder", loads=True), argv)
     resume = verb("resume", "erase:resume", "go on with an unfinished RUN, to the same bits", loads=True)

@@ -13,12 +13,17 @@ from app.files import write_json
 from app.models import load, loading, source
 from app.pictures import save_picture
 from app.progress import follow
+from app.verbs.judge import GAN_SUITE
 from app.verbs.sample import read_seeds
+from benchmarks.face_look import look_gan
+from benchmarks.gan_suite import gan_suite
 from benchmarks.look import STRENGTHS, Looked
 from benchmarks.look import look as looked
 from benchmarks.suite import suite
 from erase.errors import BadInput
 from erase.model import Denoiser, require
+
+SEEDS = "0:2"  # of prompts of one's own
 
 
 def look(args: argparse.Namespace) -> Answer:
@@ -27,15 +32,21 @@ def look(args: argparse.Namespace) -> Answer:
     edit = what.edit()
     if what.run is None or edit is None:
         raise BadInput(f"{args.source} is no run, so there is nothing to compare. `studio erase` makes one.")
-    prompts, seeds, strengths = args.prompt or [], read_seeds(args.seeds), read_strengths(args.strengths)
-    asked = {"edit": edit.hash, "prompts": prompts, "seeds": seeds, "strengths": strengths, "suite": args.suite}
+    prompts, strengths = args.prompt or [], read_strengths(args.strengths)
+    seeds = read_seeds(args.seeds or SEEDS)
+    asked = {"edit": edit.hash, "prompts": prompts, "seeds": args.seeds and seeds, "strengths": strengths,
+             "suite": args.suite}  # fmt: skip
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     folder = what.run.folder / "look" / name
     if not (folder / "index.json").is_file():
-        canvas = suite(args.suite)
         model = load(what.base, loading(args))
-        require(model, Denoiser, "look")
-        work = looked(model, edit, canvas, prompts=prompts, seeds=seeds, strengths=strengths)
+        if hasattr(model, "synthesis"):
+            if prompts:
+                raise BadInput(f"{model.name} draws from seeds alone; leave the prompt out and give --seeds A:B.")
+            work = look_gan(model, edit, gan_suite(GAN_SUITE), seeds=seeds if args.seeds else (), strengths=strengths)
+        else:
+            require(model, Denoiser, "look")
+            work = looked(model, edit, suite(args.suite), prompts=prompts, seeds=seeds, strengths=strengths)
         seen = follow(work, f"drawing {what.run.job.title}")
         write_json(folder / "index.json", {"version": 1, **asked, **_kept(seen, folder)})
     document = {"version": 1, "status": "done", "run": what.run.folder, "look": folder / "index.json"}
