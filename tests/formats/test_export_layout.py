@@ -1,12 +1,15 @@
 """Key sets and shapes of full-size single files: SD 1.5, SD 2.1 and SDXL, built from their configs without memory.
 
-Three witnesses: the numbers of tensors in the published files, open_clip's own text towers, and diffusers' converters,
-which must find every tensor of the model in the names.
+Four witnesses: the numbers of tensors in the published files, the lists in `published`, open_clip's own text towers,
+and diffusers' converters, which must find every tensor of the model in the names.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +24,7 @@ from open_clip.transformer import TextTransformer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from generators.checkpoints.single_file import TOWERS, UNET, VAE
-from generators.export import thin
+from generators.export import kohya_lora, thin
 from generators.export.names import clip
 from generators.export.single_file import layout
 from tests.formats.test_single_file import SD1, SD2, XL
@@ -37,6 +40,9 @@ TEXTS = {"sd1": (L14,), "sd2": (H14,), "xl": (L14, BIG_G)}
 # Tensors in v1-5-pruned-emaonly, v2-1_768 and sd_xl_base_1.0, without what is no weight of a network (schedules,
 # position numbers, logit_scale) and SD 2's unused text_projection.
 PUBLISHED = {"sd1": (686, 248, (196,)), "sd2": (686, 248, (292,)), "xl": (1680, 248, (196, 389))}
+
+
+LISTS = Path(__file__).with_name("published")
 
 
 def text(width: int, layers: int, projection: int | None) -> torch.nn.Module:
@@ -56,7 +62,7 @@ def full(request):
         texts = [text(*sizes) for sizes in TEXTS[family]]
         states = [network.state_dict() for network in (unet, vae, *texts)]
         named = layout(family, (unet.config, states[0]), (vae.config, states[1]), states[2:])
-    return SimpleNamespace(family=family, unet=unet, vae=vae, texts=texts, named=named)
+    return SimpleNamespace(family=family, unet=unet, vae=vae, texts=texts, states=states, named=named)
 
 
 def under(full, prefix):
@@ -73,6 +79,39 @@ def test_as_many_tensors_as_were_published(full):
     unet, vae, texts = PUBLISHED[full.family]
     assert counted == [unet, vae, *texts]
     assert sum(counted) == len(full.named)
+
+
+def listed(name):
+    """A list of `published`: what stands left of the space to what stands right of it."""
+    return dict(line.split() for line in (LISTS / f"{name}.txt").read_text().splitlines())
+
+
+def test_names_and_shapes_are_those_diffusers_scripts_write(full):
+    """SD 2 has one layer more, the unused last one of the published files."""
+    made = {name: "x".join(map(str, tensor.shape)) for name, tensor in full.named.items()}
+    unused = {name for name in made if full.family == "sd2" and ".resblocks.23." in name}
+    assert len(unused) == (12 if full.family == "sd2" else 0)
+    assert {name: shape for name, shape in made.items() if name not in unused} == listed(full.family)
+
+
+def test_lora_names_lead_a1111_comfyui_and_invokeai_to_their_layers(full):
+    """Each name that is written stands in the list, beside the layer that holds this very weight in a single file."""
+    model: Any = SimpleNamespace(family=full.family, network=SimpleNamespace(unet=full.unet))
+    holders = {id(tensor): name.removesuffix(".weight") for name, tensor in full.named.items()}
+    towers = {"unet": full.states[0], "text": clip(full.states[2]), "text_2": clip(full.states[-1])}
+    wanted = {}
+    for tower, state in towers.items() if full.family == "xl" else list(towers.items())[:2]:
+        for name, tensor in state.items():
+            if thin.rides(f"{tower}.{name}", tensor):
+                module = kohya_lora.module_name(f"{tower}.{name}", model)
+                wanted[module] = holders.get(id(tensor)) or joined(name, state, holders)
+    assert wanted == listed(f"{full.family}-lora")
+
+
+def joined(name, state, holders):
+    """OpenCLIP's one layer for q, k and v, which stands beside their output's."""
+    out = re.sub("[qkv]_proj", "out_proj", name)
+    return holders[id(state[out])].replace(".out_proj", f"#{name.split('.')[-2]}")
 
 
 def test_diffusers_converters_find_every_tensor(full):
