@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser("speed", help="cost of our loop and of the published one, in one run")
-    speed.add_argument("names", nargs="*", metavar="NAME", help="which: esd, advunlearn, unlearndiffatk (default: all)")
+    speed.add_argument(
+        "names", nargs="*", metavar="NAME", help="which: esd, advunlearn, doco, unlearndiffatk (default: all)"
+    )
     speed.add_argument("--concept", default="Van Gogh", help="what is erased (default: %(default)s)")
     speed.add_argument("--kind", default="style", choices=["style", "object"])
     speed.add_argument("--steps", type=int, default=200, help="gradient steps of both loops (default: %(default)s)")
@@ -70,9 +72,11 @@ def _speed(given: argparse.Namespace) -> int:
 
     from benchmarks.attack_speed import speed_unlearndiffatk
     from benchmarks.pocket import as_json
-    from benchmarks.speed import Plan, speed_advunlearn, speed_esd
+    from benchmarks.speed import Plan, speed_advunlearn, speed_doco, speed_esd
 
-    known = {"esd": speed_esd, "advunlearn": speed_advunlearn, "unlearndiffatk": speed_unlearndiffatk}
+    known = {
+        "esd": speed_esd, "advunlearn": speed_advunlearn, "doco": speed_doco, "unlearndiffatk": speed_unlearndiffatk,
+    }  # fmt: skip
     names = [match(name, known, "benchmark") for name in given.names] or list(known)
     try:
         plan = Plan(

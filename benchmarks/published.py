@@ -3,12 +3,14 @@
 ESD's first release, per gradient step: a fresh rollout of the student under guidance 3 over the 50-step DDIM grid, up
 to a random time; two predictions of a second, frozen copy of the model; one of the student. Batch 1, nothing cached. As
 in the release, its latents are a little cleaner than the time they are labelled with. AdvUnlearn's does the same for
-every step of its attack, and once more for each of the five prompts it retains.
+every step of its attack, and once more for each of the five prompts it retains. DoCo's keeps a second U-Net to ask, and
+the graphs of what is erased and what is retained alive together.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -17,7 +19,10 @@ from erase.adversary import place, random_words
 from erase.edit import Edit
 from erase.loan import stream
 from erase.model import Codes, Concept, Denoiser, Shot
+from erase.patchgan import Critic
+from erase.sentences import spoken
 from erase.slices import select
+from erase.surgery import project
 from erase.work import Step, Work
 
 GRID, GUIDANCE, ETA = 50, 3.0, 1.0
@@ -53,9 +58,7 @@ def published_esd(model: Denoiser, concept: Concept, *, iterations: int, lr: flo
             loss.backward()
         optimiser.step()
         yield Step("published", step + 1, iterations, {"erase": float(loss.detach())})
-    before = dict(model.network.named_parameters())
-    deltas = {name: (parameters[name].detach() - before[name].detach()).cpu() for name in names}
-    return Edit(deltas, {"method": "published-esd", "concepts": [concept.model_dump(mode="json")], "seed": seed})
+    return _edit("esd", model, parameters, names, concept, seed)
 
 
 def published_advunlearn(
@@ -125,9 +128,69 @@ def published_advunlearn(
             loss.backward()
         optimiser.step()
         yield Step("published", step + 1, iterations, {"erase": float(loss.detach())})
+    return _edit("advunlearn", model, parameters, names, concept, seed)
+
+
+def published_doco(
+    model: Denoiser,
+    concept: Concept,
+    *,
+    iterations: int,
+    lr: float,
+    critic_lr: float = 5e-4,
+    batch: int = 8,
+    pictures: int = 16,
+    steps: int = 25,
+    guidance: float = 6.0,
+    seed: int = 0,
+) -> Work[Edit]:
+    """DoCo's first release without its warm-up: K/V of a student beside a frozen copy, half of the lessons retained.
+
+    As in the code it grew from, both halves go through the student in one batch; the copy is asked at every step.
+    """
+    text, instead = spoken(concept, templates=False)[0]
+    z0 = yield from model.latents(
+        [Shot(place, instead) for place in range(pictures)], steps=steps, guidance=guidance, batch=batch
+    )
+    student = copy.deepcopy(model)
+    names = select(student.network, "kv")
+    parameters = dict(student.network.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in names)
+    trained = [parameters[name] for name in names]
+    optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=1e-2)
+    critic = Critic(model.latent_shape, 1, critic_lr, stream(seed, "critic"), torch.device(model.device))
+    only = torch.zeros(batch, dtype=torch.long, device=model.device)
+
+    for step in range(iterations):
+        draw = stream(seed, "published", step)
+        rows = torch.randint(pictures, (2 * batch,), generator=draw)
+        t = torch.randint(len(model.alphas_cumprod), (2 * batch,), generator=draw).to(model.device)
+        noise = torch.randn(2 * batch, *model.latent_shape, generator=draw).to(model.device)
+        z = model.add_noise(z0[rows].to(model.device, torch.float32), noise, t).to(model.dtype)
+        with torch.no_grad():
+            told = model.encode([text] * batch + [instead] * batch)
+            taught = model.predict_noise(z[:batch], t[:batch], told[batch:]).float()
+        with torch.enable_grad():
+            said = student.predict_noise(z, t, told).float()
+            doubts = critic.doubts(said[:batch], only)
+            retain = (said[batch:] - noise[batch:]).square().mean()
+            gone = dict(zip(names, torch.autograd.grad(doubts, trained, retain_graph=True), strict=True))
+            held = dict(zip(names, torch.autograd.grad(retain, trained), strict=True))
+        for name, gradient in project(gone, held, 1.0).items():
+            parameters[name].grad = gradient
+        optimiser.step()
+        loss = critic.learn(taught, said[:batch], only)
+        yield Step("published", step + 1, iterations, {"erase": float(doubts.detach()), "discriminator": loss})
+    return _edit("doco", model, parameters, names, concept, seed)
+
+
+def _edit(
+    method: str, model: Denoiser, trained: Mapping[str, Tensor], names: list[str], concept: Concept, seed: int
+) -> Edit:
     before = dict(model.network.named_parameters())
-    deltas = {name: (parameters[name].detach() - before[name].detach()).cpu() for name in names}
-    return Edit(deltas, {"method": "published-advunlearn", "concepts": [concept.model_dump(mode="json")], "seed": seed})
+    deltas = {name: (trained[name].detach() - before[name].detach()).cpu() for name in names}
+    return Edit(deltas, {"method": f"published-{method}", "concepts": [concept.model_dump(mode="json")], "seed": seed})
 
 
 def _times(gap: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +13,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from benchmarks.agreement import Agreement
 from benchmarks.judge import judge
 from benchmarks.metrics.cost import metered, resident
-from benchmarks.published import published_advunlearn, published_esd
+from benchmarks.published import published_advunlearn, published_doco, published_esd
 from benchmarks.report import Number
 from erase.edit import Edit
 from erase.everyday import everyday
@@ -56,6 +56,7 @@ class Speed(BaseModel):
     published_seconds: float
     loss: Mapping[str, float]
     scores: Mapping[str, Mapping[str, float]] = {}
+    agreement: Agreement | None = None
 
 
 @contextmanager
@@ -149,6 +150,36 @@ def speed_advunlearn(model: Denoiser, plan: Plan) -> Work[Speed]:
     )
 
 
+def speed_doco(model: Denoiser, plan: Plan) -> Work[Speed]:
+    """`plan.steps` student's steps of both loops, of eight lessons and eight retained ones; memory is what differs."""
+    concept = Concept(name=plan.concept, kind=plan.kind)
+    few = 5  # denoising steps of a picture, for pictures are not what differs
+    knobs = {"iterations": plan.steps + 1, "warmup": 1, "lr": plan.lr, "seeds": 16, "steps": few, "templates": False}
+    method = build("doco", None, knobs)
+    with torch.no_grad():
+        model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
+    ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed))
+    theirs = yield from _measured(
+        model, published_doco(model, concept, iterations=plan.steps, lr=plan.lr, steps=few, seed=plan.seed)
+    )
+    return Speed(
+        ours_forwards=ours.forwards / plan.steps,
+        published_forwards=theirs.forwards / plan.steps,
+        wall_ratio=theirs.seconds / ours.seconds,
+        memory_ratio=theirs.memory / ours.memory,
+        note=(
+            f"{plan.concept} from {model.name} on {torch.device(model.device).type}, {plan.steps} steps of 8 + 8 "
+            "lessons each, drawing 16 pictures included in both; published: a frozen U-Net beside the student, lessons "
+            "and retained ones in one batch; memory: weights and what came on top while erasing, ours "
+            f"{ours.memory / 2**20:.0f} MiB"
+        ),
+        gradient_steps=plan.steps,
+        ours_seconds=ours.seconds,
+        published_seconds=theirs.seconds,
+        loss={},
+    )
+
+
 @dataclass(frozen=True)
 class _Run:
     edit: Edit
@@ -173,7 +204,6 @@ def _marked(work: Work[Edit], forwards: Callable[[], int], marks: list[tuple[str
 
 def _measured(model: Denoiser, work: Work[Edit], marks: list[tuple[str, float, int]] | None = None) -> Work[_Run]:
     """Runs an erasure counted and timed; its memory is the model's weights and what came on top of them, in bytes."""
-    gc.collect()
     resting = resident()
     # A copy of the U-Net takes the hook along, so the published loop's second network is counted too.
     with counted(model.network.get_submodule("unet")) as forwards:

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import published
 from benchmarks.__main__ import main
-from benchmarks.published import published_advunlearn, published_esd
-from benchmarks.speed import Plan, counted, speed_esd
+from benchmarks.published import published_advunlearn, published_doco, published_esd
+from benchmarks.speed import Plan, counted, speed_doco, speed_esd
 from erase.loan import stream
 from erase.model import Concept
 from erase.work import drain
@@ -68,6 +68,35 @@ def test_the_published_adversarial_loop_costs_what_its_description_says() -> Non
     assert same_bits(weights(toy.network), before)
     assert all(name.startswith("text.") for name in edit.deltas)
     assert any(delta.abs().max() > 0 for delta in edit.deltas.values())
+
+
+def test_the_published_critic_loop_costs_what_its_description_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy, graphs = Toy(), []
+    before = weights(toy.network)
+    project = published.project
+
+    def spy(gradient: dict[str, torch.Tensor], retain: dict[str, torch.Tensor], strength: float) -> object:
+        graphs.append(len(gradient) == len(retain) and strength == 1.0)
+        return project(gradient, retain, strength)
+
+    monkeypatch.setattr(published, "project", spy)
+    with counted(toy.network["unet"]) as forwards:
+        edit = drain(published_doco(toy, GOGH, iterations=3, lr=1e-3, batch=4, pictures=2, steps=5))
+    assert forwards() == 2 * 5 * 2 + 3 * (4 + 8)  # guided drawing; then teacher, and student with what is retained
+    assert graphs == [True] * 3
+    assert same_bits(weights(toy.network), before)
+    assert all(".attn2.to_k" in name or ".attn2.to_v" in name for name in edit.deltas)
+    assert any(delta.abs().max() > 0 for delta in edit.deltas.values())
+
+
+def test_the_critic_loops_are_charged_for_the_same_steps() -> None:
+    result = drain(speed_doco(Toy(), Plan(steps=4, lr=1e-3)))
+    drawn, steps = 16 * 5 * 2, 4
+    assert result.published_forwards == pytest.approx((drawn + steps * 24) / steps)
+    # One step of warm-up besides, and the teacher asked beforehand.
+    assert result.ours_forwards == pytest.approx((drawn + 8 * (steps + 1) + 8 + steps * 16) / steps)
+    assert result.wall_ratio == result.published_seconds / result.ours_seconds
+    assert "4 steps of 8 + 8 lessons" in result.note
 
 
 def test_its_sampler_is_plain_ddim() -> None:
