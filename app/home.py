@@ -41,3 +41,8 @@ def run_folder(name: str) -> Path:
 def slug(text: str) -> str:
     """The text as part of a file name: lower case, dashes between words, never empty."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "x"
+
+
+def latent_picture(seed: int) -> str:
+    """The file of what a GAN draws of a seed."""
+    return f"{seed:08d}.png"

@@ -257,6 +257,8 @@ def alive(task: Task) -> bool:
 
 def taken(lock: Path) -> bool:
     """Whether a process holds a lock."""
+    if not lock.parent.is_dir():  # asking would make it
+        return False
     try:
         with FileLock(lock, timeout=0):
             return False

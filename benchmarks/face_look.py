@@ -17,6 +17,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import Concept, Gan, Shot
 from erase.work import Work
+from generators.pocket.face_words import attribute
 
 CLEAR = 0.4  # an attribute read so far from even odds should be read the same after an erasure of another
 
@@ -28,8 +29,8 @@ def look_gan(
 
     Of a GAN whose pictures nobody here can read, the first seeds without verdicts.
     """
-    names = [clause for name in erased(edit) for clause in name.split(" and ")]
-    reader = Reader.of(suite, model.device) if _readable(model, names) else None
+    names = _readable(model, [clause for name in erased(edit) for clause in name.split(" and ")])
+    reader = Reader.of(suite, model.device) if names else None
     columns = [] if reader is None else [reader.column(name) for name in names]
     if seeds:
         lines = [Line("Your seeds", "", _pairs(seeds), False)]
@@ -79,11 +80,11 @@ def _pairs(seeds: Sequence[int]) -> tuple[Pair, ...]:
     return tuple(Pair(Shot(seed), "", "") for seed in seeds)
 
 
-def _readable(model: Gan, names: Sequence[str]) -> bool:
-    """Whether somebody can tell these concepts in the model's pictures."""
+def _readable(model: Gan, names: Sequence[str]) -> list[str]:
+    """The attributes these concepts are; none where nobody can tell them in the model's pictures."""
     try:
         for name in names:
             model.scorer(Concept(name=name, kind="attribute"))
+        return [attribute(name) for name in names]
     except BadInput:
-        return False
-    return bool(names)
+        return []

@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import generators
 from app import home, queue
 from app.files import whole, write_json
 from app.jobs import Job
@@ -20,11 +21,14 @@ from app.models import source as opened
 from app.options import parse
 from app.queue import Task
 from app.runs import Run, is_run, open_run
-from app.studio import forms
+from app.studio import forms, gallery, marks
 from app.verbs.erase import read_job
 from erase.errors import BadInput, match
+from erase.feedback import clicks
+from generators.checkpoints.tensors import header
 
 SINGLE = {"single-file": "model.safetensors", "edit": "edit.safetensors"}  # formats that are one file
+MARKED_BY = "adapt-unlearn"  # the method that learns from marks
 PREVIEWS = "5"  # seconds between two previews of a run in progress
 
 
@@ -62,6 +66,38 @@ def erase(
     return queue.submit("erase", title, run, [*commands, *([["judge", str(run)]] if measure else [])])
 
 
+def erase_marked(
+    model: str, concept: str, knobs: Mapping[str, Any] | None = None, seed: int | str = 0, measure: bool = True
+) -> Task:
+    """Erase from a GAN what somebody has marked in its pictures, by adapt-unlearn."""
+    kept = marks.kept(model, concept)
+    clicks(kept)
+    return erase(model, concept, "attribute", "", (), MARKED_BY, {**(knobs or {}), "marks": str(kept)}, seed, measure)
+
+
+def draw_latents(model: str, first: int | str = 0) -> Task:
+    """Draw a page of a GAN's latents for somebody to mark."""
+    if family(model) != "gan":
+        raise BadInput(f"{model} is no GAN, so it has no latents to mark. Choose pocket-gan, or a GAN's file.")
+    start, out = max(forms.number(first, "The first seed"), 0), gallery.folder(model)
+    words = ["latents", source(model), "--seeds", f"{start}:{start + gallery.COUNT}", "--out", str(out)]
+    parse(words)
+    return queue.submit("latents", f"latents of {Path(model).stem}", out, [words])
+
+
+def family(model: str) -> str:
+    """gan or denoiser: what a model is, as far as its name and files tell without loading it."""
+    base = opened(source(model)).base if model.strip() else ""
+    path = Path(base)
+    if base in generators.BUNDLED:
+        return "gan" if base.endswith("-gan") else "denoiser"
+    if path.suffix == ".safetensors" and path.is_file():
+        named = any(name.endswith("synthesis.b4.const") for name in header(path)[0])
+    else:
+        named = path.suffix in generators.GAN_FILES or (path / "generator.safetensors").is_file()
+    return "gan" if named else "denoiser"
+
+
 def adopt(path: str) -> Run:
     """Copy a finished run among the studio's own, under the name it would have there, and draw its pictures."""
     found = open_run(path)
@@ -76,11 +112,14 @@ def adopt(path: str) -> Run:
     return open_run(folder)
 
 
-def look(run: str, prompt: str = "", seeds: str = "0:2") -> Task:
-    """Draw the rows of a run, or a prompt of one's own, at every strength."""
+def look(run: str, prompt: str = "", seeds: str = "") -> Task:
+    """Draw the rows of a run, or a prompt or seeds of one's own, at every strength."""
     found = finished(run)
-    words = ["--prompt", prompt, "--seeds", seeds] if prompt.strip() else []
-    return queue.submit("look", f"pictures of {found.job.title}", found.folder, [["look", str(found.folder), *words]])
+    words = ["look", str(found.folder)]
+    words += ["--prompt", prompt] if prompt.strip() else []
+    words += ["--seeds", seeds] if seeds.strip() else []
+    parse(words)
+    return queue.submit("look", f"pictures of {found.job.title}", found.folder, [words])
 
 
 def measure(run: str) -> Task:
@@ -127,17 +166,17 @@ def take_off(run: str, number: int | str) -> Task:
 
 def cancel(task: str, discard: bool = False) -> str:
     """Stop a task, keeping what it has or not; how it then stands."""
-    return queue.cancel(queue.find(task), "discard" if discard else "keep")
+    return queue.cancel(_found(task), "discard" if discard else "keep")
 
 
 def pause(task: str) -> str:
     """Stop a task until it is resumed, keeping its place in the line; how it then stands."""
-    return queue.cancel(queue.find(task), "pause")
+    return queue.cancel(_found(task), "pause")
 
 
 def sooner(task: str) -> None:
     """Let a waiting task change places with the one before it."""
-    queue.sooner(queue.find(task))
+    queue.sooner(_found(task))
 
 
 def hold(held: bool = True) -> None:
@@ -148,16 +187,35 @@ def hold(held: bool = True) -> None:
         queue.release()
 
 
+def forget(task: str) -> None:
+    """Take a task that is over off the list; its run stays."""
+    queue.forget(_found(task))
+
+
 def force(task: str) -> str:
     """End a task's process at once."""
-    found = queue.find(task)
+    found = _found(task)
     queue.force(found)
     return found.status
 
 
 def resume(task: str) -> Task:
     """Go on with a task that was cancelled, failed or lost."""
-    return queue.resume(queue.find(task))
+    return queue.resume(_found(task))
+
+
+# What the buttons of the queue's list do to a task; hold and release are for the whole line.
+DEEDS: dict[str, Callable[[str], object]] = {
+    "sooner": sooner, "pause": pause, "resume": lambda task: resume(task).status, "cancel": cancel, "force": force,
+    "discard": lambda task: cancel(task, True), "forget": forget, "hold": lambda _: hold(),
+    "release": lambda _: hold(False),
+}  # fmt: skip
+
+
+def do(what: str, task: str) -> str:
+    """Do one of DEEDS to a task; how that now stands, or the line."""
+    deed = DEEDS[match(what, DEEDS, "button of the queue")]
+    return str(deed(task) or "done")
 
 
 def neighbours(model: str, concept: str) -> list[str]:
@@ -238,6 +296,11 @@ def _name(args: argparse.Namespace) -> str:
 def _named(job: Job) -> str:
     parts = (Path(job.model).stem, "-".join(concept.name for concept in job.concepts), job.method)
     return "-".join([*map(home.slug, parts), job.hash[:8]])
+
+
+def _found(task: str) -> Task:
+    """A task by its id, or the newest one of a run by the run's name."""
+    return queue.find(home.runs() / task if home.NAME.fullmatch(task) and is_run(home.runs() / task) else task)
 
 
 def _going_on(run: Path) -> Task | None:

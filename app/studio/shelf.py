@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from app.files import size
 from app.progress import duration
@@ -14,9 +15,12 @@ from app.studio.actions import exported, finished
 from app.studio.html import empty, table
 from app.studio.results import before_after, scores
 from app.studio.views import readable
+from benchmarks.interference import Change, Matrix, interference
 from benchmarks.report import SHARES, Report, shown
 
 HEADLINE = ("UA", "IRA", "CRA", "FID", "CLIP")
+GAN_HEADLINE = ("PUL", "FID", "gamma_normalised")
+ARROWS = {"FID": "↓"} | dict.fromkeys(("UA", "IRA", "CRA", "CLIP", "PUL", "gamma_normalised"), "↑")
 STATEMENT = (
     "Erasing a concept is not a security boundary. The concept may be recovered by learned embeddings, image guidance, "
     "inpainting or fine-tuning, and a LoRA can simply be left out. Use it together with other measures."
@@ -24,27 +28,85 @@ STATEMENT = (
 
 
 def compare() -> str:
-    """All measured runs in one table, and where each stands between erasing and sparing."""
+    """All measured runs by family: in a table, between erasing and sparing, and what each erasure did to the rest."""
     listed = _measured()
     if not listed:
         return empty(
             "Nothing to compare yet.", "Runs appear here once they are measured. Two or more make a comparison."
         )
-    suites = {report.job.get("suite") for _, report in listed}
-    rows = []
-    for number, (run, report) in enumerate(listed, 1):
-        values = [_value(report, name) for name in HEADLINE]
-        rows.append((str(number), run.job.title, Path(run.job.model).stem, *values, duration(run.state["seconds"])))
-    head = ("#", "run", "model", "UA ↑", "IRA ↑", "CRA ↑", "FID ↓", "CLIP ↑", "time")
+    suites = {suite for _, report in listed if "PUL" not in report.scores and (suite := report.job.get("suite"))}
     warning = ""
     if len(suites) > 1:
-        differ = escape(", ".join(map(str, suites)))
+        differ = escape(", ".join(sorted(map(str, suites))))
         warning = f'<p class="error">Not comparable as they stand: the suites differ ({differ}).</p>'
     points = _points(listed)
     named = ("spared: mean of IRA and CRA", "erased: UA", "Pareto plot of all measured runs")
-    chart = charts.scatter(points, *named) if points else ""
     note = "<p><small>Whiskers are 95 % intervals. Filled: no other run erases and spares more.</small></p>"
-    return f"{warning}{chart}{note}{table(head, rows)}"
+    chart = charts.scatter(points, *named) + note if points else ""
+    return warning + chart + _scoreboard(listed) + interferences(listed)
+
+
+def interferences(listed: Sequence[tuple[Run, Report]]) -> str:
+    """What erasing one concept did to every other, a matrix for each method and model; red lost, blue won."""
+    groups: dict[str, list[tuple[str, Sequence[Mapping[str, Any]]]]] = {}
+    for run, report in listed:
+        rows = [row for row in report.rows if "style" in row and "object" in row]
+        labels = {label for row in rows for label in (row["style"], row["object"])}
+        for concept in run.job.concepts:
+            if (label := concept.name.replace(" ", "_")) in labels:
+                groups.setdefault(f"{run.job.method} on {Path(run.job.model).stem}", []).append((label, rows))
+    if not groups:
+        return ""
+    parts = [_heat(name, interference(judged)) for name, judged in sorted(groups.items())]
+    note = (
+        "<p><small>Change of accuracy in percentage points on the images that ask for each label; point at a cell for "
+        "its n and 95 % interval. Outlined: the erased concept itself.</small></p>"
+    )
+    return f"<h3>What an erasure did to everything else</h3>{note}{''.join(parts)}"
+
+
+def _heat(name: str, matrix: Matrix) -> str:
+    labels = sorted({label for row in matrix.cells.values() for label in row})
+    head = "".join(f"<th><span>{escape(label.replace('_', ' '))}</span></th>" for label in labels)
+    body = []
+    for erased, row in matrix.cells.items():
+        cells = [_cell(row.get(label), label == erased) for label in labels]
+        body.append(f'<tr><th scope="row">{escape(erased.replace("_", " "))}</th>{"".join(cells)}</tr>')
+    worst = [
+        f"{escape(erased.replace('_', ' '))}: {escape(', '.join(lost).replace('_', ' '))}"
+        for erased, lost in matrix.worst.items() if lost
+    ]  # fmt: skip
+    hurt = f"<p>Lost most after erasing {'; '.join(worst)}.</p>" if worst else "<p>Nothing else lost anything.</p>"
+    return (
+        f'<h4>{escape(name)}</h4><div class="scroll"><table class="heat"><thead><tr><th>erased</th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>{hurt}"
+    )
+
+
+def _cell(change: Change | None, own: bool) -> str:
+    if change is None:
+        return "<td>–</td>"
+    points, colour = 100 * change.change, "190 40 40" if change.change < 0 else "30 90 200"
+    span = f"{points:+.0f} points, 95 % interval {100 * change.low:+.0f} to {100 * change.high:+.0f}, n {change.n}"
+    return (
+        f'<td title="{span}"{" class=own" if own else ""} style="background: rgb({colour} / {abs(change.change):.2f})">'
+        f"{points:+.0f}</td>"
+    )
+
+
+def _scoreboard(listed: Sequence[tuple[Run, Report]]) -> str:
+    """The runs of diffusion models, then those of GANs, each with the scores of its family."""
+    parts = []
+    for names, ours in ((HEADLINE, lambda report: "PUL" not in report.scores),
+                        (GAN_HEADLINE, lambda report: "PUL" in report.scores)):  # fmt: skip
+        rows = [
+            (str(number), run.job.title, Path(run.job.model).stem, *(_value(report, name) for name in names),
+             duration(run.state["seconds"]))
+            for number, (run, report) in enumerate(listed, 1) if ours(report)
+        ]  # fmt: skip
+        arrows = [f"{name} {ARROWS[name]}" for name in names]
+        parts.append(table(("#", "run", "model", *arrows, "time"), rows) if rows else "")
+    return "".join(parts)
 
 
 def contrast(one: str, other: str) -> str:

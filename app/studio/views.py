@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import shlex
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -14,15 +14,13 @@ from app.progress import duration
 from app.queue import Task
 from app.runs import Run, find_runs, is_run
 from app.studio import charts
-from app.studio.html import SIDE, empty, img, table
+from app.studio.html import SIDE, empty, img
+from app.studio.line import signed
 from erase.errors import BadInput
 
-SHOWN = 8  # tasks in the queue's list
+LOG = 20  # lines
 CURVE = 160  # points of a loss curve
 UNREADABLE = "(of another version)"
-MARKS = {
-    "queued": "◌", "running": "▶", "stopping": "◼", "done": "✓", "cancelled": "–", "failed": "✕", "lost": "?",
-}  # fmt: skip
 
 
 def run_names() -> list[tuple[str, str]]:
@@ -73,7 +71,7 @@ def progress(task_id: str) -> str:
     state = task.state
     parts = [
         f"<h3>{escape(task.title)}</h3>",
-        f'<p class="status {state["status"]}" role="status">{_status(state)}</p>',
+        f'<p class="status {state["status"]}" role="status">{signed(state)}</p>',
     ]
     if state["status"] in ("running", "stopping"):
         parts.append(_stages(task, state))
@@ -83,14 +81,17 @@ def progress(task_id: str) -> str:
         before = [other for other in queue.tasks() if other.status in ("queued", "running") and other.id < task.id]
         parts.append(f"<p>{len(before)} before it in the queue. One task at a time uses the {task.device}.</p>")
     if error := state.get("error"):
-        parts.append(f'<p class="error">{escape(error["message"])}</p>')
+        parts.append(f'<p class="error">{escape(error["message"])}</p>{_log(task)}')
     if state["status"] == "done":
         parts.append("<p>The tabs above show what came of it, beginning with Before / after.</p>")
+    if state["status"] == "paused":
+        parts.append("<p>Press Resume: it goes on where it stopped, to the same bits.</p>")
     if state["status"] == "lost":
         parts.append("<p>Its process is gone without a word. Press Resume: it goes on from its last snapshot.</p>")
     if is_run(task.run):
         parts.append(charts.curves(losses(task.run), "step", f"losses of {task.title}"))
         parts.append(_preview(task.run))
+    parts.append(_typed(task))
     return f'<div class="panel">{"".join(parts)}</div>'
 
 
@@ -108,18 +109,6 @@ def losses(run: Path) -> dict[str, list[tuple[float, float]]]:
         for name, value in told.items():
             series.setdefault(name, []).append((number + 1, value))
     return {name: line[:: max(len(line) // CURVE, 1)] for name, line in series.items()}
-
-
-def tasks() -> str:
-    """The queue and its history, newest first."""
-    known = queue.tasks()
-    if not known:
-        return empty("The queue is empty.", "Everything you start is listed here, in the order it will be done.")
-    unfinished = [task for task in known if task.status not in queue.OVER]
-    listed = [*unfinished[::-1], *[task for task in known[::-1] if task not in unfinished]][:SHOWN]
-    rows = [(_status(task.state), task.kind, task.title, _ago(task.submitted)) for task in listed]
-    more = f"<p>{len(known) - len(listed)} earlier ones.</p>" if len(known) > len(listed) else ""
-    return table(("status", "what", "of", "asked"), rows) + more
 
 
 def estimate(model: str, method: str) -> str:
@@ -160,8 +149,17 @@ def _stages(task: Task, state: Mapping[str, Any]) -> str:
     return f"<p>{what}, {escape(state['stage'])} {state['done']}{of}{left}</p>"
 
 
-def _status(state: Mapping[str, Any]) -> str:
-    return f"{MARKS[state['status']]} {state['status']}"
+def _typed(task: Task) -> str:
+    """The same in a terminal."""
+    lines = "\n".join(shlex.join(["studio", *command]) for command in task.commands)
+    return f"<details><summary>The same in a terminal</summary><pre>{escape(lines)}</pre></details>"
+
+
+def _log(task: Task) -> str:
+    """The last lines a task that failed has printed."""
+    path = task.folder / "log.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG:] if path.is_file() else []
+    return f"<details><summary>Its last words</summary><pre>{escape(chr(10).join(lines))}</pre></details>"
 
 
 def _preview(run: Path) -> str:
@@ -171,7 +169,3 @@ def _preview(run: Path) -> str:
         f"<figcaption>What the model draws at step {int(path.stem)}</figcaption></figure>"
         for path in newest
     )
-
-
-def _ago(then: float) -> str:
-    return f"{duration(max(time.time() - then, 0.0))} ago"

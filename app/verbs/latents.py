@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.answer import Answer
 from app.files import room, write_json
+from app.home import latent_picture
 from app.models import load, loading, source
 from app.pictures import save_picture
 from app.progress import follow
@@ -24,17 +25,12 @@ def latents(args: argparse.Namespace) -> Answer:
     require(model, Gan, "latents")
     name = model.fingerprint[:12] if edit is None else f"{model.fingerprint[:12]}-{edit.hash[:12]}"
     room(out, 0, "the pictures")
-    missing = [seed for seed in seeds if not (out / name / picture_name(seed)).is_file()]
+    missing = [seed for seed in seeds if not (out / name / latent_picture(seed)).is_file()]
     if missing:
         with contextlib.nullcontext() if edit is None else edit.worn(model.network):
             images = follow(model.sample([Shot(seed) for seed in missing]), "drawing")
         for seed, image in zip(missing, images, strict=True):
-            save_picture(image[None], out / name / picture_name(seed), padding=0)
+            save_picture(image[None], out / name / latent_picture(seed), padding=0)
     index = {"version": 1, "status": "done", "model": model.name, "pictures": name}
     write_json(out / "index.json", index)
     return Answer({**index, "seeds": seeds, "folder": out / name}, f"{len(seeds)} pictures, one a seed: {out / name}")
-
-
-def picture_name(seed: int) -> str:
-    """The file of a seed's picture."""
-    return f"{seed:08d}.png"

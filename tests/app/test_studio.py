@@ -18,7 +18,7 @@ from app import home, queue
 from app.erasing import erase_in
 from app.options import parse
 from app.runs import Run
-from app.studio import actions, charts, forms, results, shelf, views
+from app.studio import actions, charts, forms, line, results, shelf, views
 from app.verbs import serve
 from app.verbs.look import _kept, read_strengths
 from benchmarks.grid import Line, Pair, Verdict
@@ -188,7 +188,7 @@ def test_typed_text_is_never_markup(run: Run) -> None:
     task = queue.submit("look", HOSTILE, run.folder, [["metrics"]])
     task.note("failed", command=0, error={"kind": "bad-input", "message": HOSTILE})
     looked(run)
-    for text in (views.progress(task.id), views.tasks(), results.before_after(run.folder.name)):
+    for text in (views.progress(task.id), line.tasks(), results.before_after(run.folder.name)):
         tags = Tags(text).found
         assert not [tag for tag in tags if "onerror" in tag[1]]
         assert not [tag for tag in tags if tag[0] == "img" and not (tag[1]["src"] or "").startswith("data:image/")]
