@@ -95,7 +95,7 @@ def answers(
         with sampled(model, suite):
             drawing = model.sample(chunk, steps=suite.steps, guidance=suite.guidance, batch=batch)
             images = yield from _renamed(drawing, stage, start, len(shots))
-        parts = parts + _read(images, chunk, suite, probe, clip)
+        parts = parts + read(images, chunk, suite, probe, clip)
         yield Step(stage, start + len(chunk), len(shots), preview=images)
     return parts
 
@@ -178,7 +178,8 @@ def _renamed(drawing: Work[Tensor], stage: str, done: int, total: int) -> Work[T
         drawing.close()
 
 
-def _read(images: Tensor, shots: Sequence[Shot], suite: Suite, probe: Probe, clip: Clip | None) -> Answers:
+def read(images: Tensor, shots: Sequence[Shot], suite: Suite, probe: Probe, clip: Clip | None = None) -> Answers:
+    """What probe and CLIP see in images [n 3 h w], as somebody sees them who opens the files."""
     finite = images.flatten(1).isfinite().all(1)
     pictures = reopened(torch.where(finite.view(-1, 1, 1, 1), images.float(), torch.zeros(())), suite.encode)
     seen = probe(pictures)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.agreement import agreement, sampler_of
 from benchmarks.answers import answers, remembered
 from benchmarks.dataset import Reference
 from benchmarks.dataset import reference as read_reference
@@ -25,6 +26,8 @@ from erase.errors import BadInput, match
 from erase.model import Concept, Generator
 from erase.work import Work
 
+PUBLISHED_STEPS = 100  # of UnlearnCanvas' own DDIM
+UNCHECKED = "{sampler.steps} denoising steps: this sampler was not cross-checked with the published one of 100 steps"
 # Above this share of invalid target rows, "forgotten" means "destroyed".
 COLLAPSED = 0.2
 
@@ -150,11 +153,9 @@ def _marks(scores: Mapping[str, Score], edit: Edit, eyes: Probe) -> Iterator[str
 
 def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> dict[str, Any]:
     """What decided the numbers, for whoever wants them again."""
-    sampler = {
-        "name": canvas.sampler,
-        "steps": canvas.steps or getattr(model, "default_steps", None),
-        "guidance": getattr(model, "default_guidance", None) if canvas.guidance is None else canvas.guidance,
-    }
+    sampler = sampler_of(model, canvas)
+    checked = agreement(model.fingerprint, sampler)
+    unchecked = [UNCHECKED.format(sampler=sampler)] if checked is None and sampler.steps < PUBLISHED_STEPS else []
     return {
         "base": model.fingerprint,
         "suite": {
@@ -162,7 +163,8 @@ def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> d
             "encode": canvas.encode, "data": canvas.data,
         },
         "seeds": list(canvas.seeds),
-        "sampler": sampler,
+        "sampler": sampler.model_dump(),
+        "agreement": {"hash": checked.hash, "found": checked.sentence} if checked else None,
         "probe": {
             "name": eyes.name, "version": eyes.version, "sha256": eyes.sha256, "held_out": dict(eyes.held_out),
         },
@@ -170,5 +172,5 @@ def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> d
         "device": str(model.device),
         "dtype": str(model.dtype),
         "torch": torch.__version__,
-        "deviations": list(canvas.deviations),
+        "deviations": [*canvas.deviations, *unchecked],
     }  # fmt: skip
