@@ -71,11 +71,13 @@ def _speed(given: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from benchmarks.attack_speed import speed_unlearndiffatk
+    from benchmarks.judge_speed import speed_judge
     from benchmarks.pocket import as_json
     from benchmarks.speed import Plan, speed_advunlearn, speed_doco, speed_esd
 
     known = {
         "esd": speed_esd, "advunlearn": speed_advunlearn, "doco": speed_doco, "unlearndiffatk": speed_unlearndiffatk,
+        "judge": speed_judge,
     }  # fmt: skip
     names = [match(name, known, "benchmark") for name in given.names] or list(known)
     try:
