@@ -13,7 +13,7 @@ from tests.metrics.doubles import TINY, write_suite
 
 
 def test_the_bundled_suites_speak_the_pocket_vocabulary() -> None:
-    pocket = ["pocket-canvas", "pocket-canvas-small"]
+    pocket = ["pocket-canvas", "pocket-canvas-quick", "pocket-canvas-small"]
     canvas = [f"unlearncanvas-{tier}" for tier in ("full", "small", "standard")]
     assert suite_names() == [*pocket, *canvas]
     for name in pocket:
