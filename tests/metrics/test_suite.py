@@ -21,7 +21,7 @@ def test_the_bundled_suites_speak_the_pocket_vocabulary() -> None:
         assert (one.styles, one.objects, one.photo) == (words.THEMES, words.OBJECTS, words.PLAIN)
         assert one.sentence("Seed_Images", "Cats") == "A Cats image in Photo style."
         assert one.sentence("Van_Gogh", "Towers") == words.canonical("Van_Gogh", "Towers")
-        assert (one.seeds, one.grid_seeds) == ((188, 288, 588, 688, 888), (188,))
+        assert one.seeds == (188, 288, 588, 688, 888)[: 3 if name.endswith("quick") else 5] and one.grid_seeds == (188,)
 
 
 def test_label_order_is_the_probes() -> None:
