@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--steps", type=int, default=200, help="gradient steps of both loops (default: %(default)s)")
     speed.add_argument("--lr", type=float, default=5e-5, help="learning rate of both loops (default: %(default)s)")
     speed.add_argument("--outer", type=int, default=2, help="iterations of AdvUnlearn's loops (default: %(default)s)")
+    speed.add_argument(
+        "--rows", type=int, default=0, help="prompts on which both of AdvUnlearn's edits are attacked (default: none)"
+    )
     speed.add_argument("--no-judge", action="store_true", help="leave UA, IRA and CRA of the two edits out")
     pocket = commands.add_parser("pocket", help="erase and judge every target of Pocket Canvas")
     pocket.add_argument("--methods", default="uce,esd", help="names with commas (default: %(default)s)")
@@ -83,7 +86,7 @@ def _speed(given: argparse.Namespace) -> int:
     try:
         plan = Plan(
             concept=given.concept, kind=given.kind, steps=given.steps, lr=given.lr, seed=given.seed,
-            outer=given.outer, suite=None if given.no_judge else "pocket-canvas-small",
+            outer=given.outer, rows=given.rows, suite=None if given.no_judge else "pocket-canvas-small",
         )  # fmt: skip
     except ValidationError as error:
         raise BadInput(f"--{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None

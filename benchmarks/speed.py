@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from benchmarks.agreement import Agreement
+from benchmarks.attack import attack
+from benchmarks.attacks import build as build_attack
 from benchmarks.judge import judge
 from benchmarks.metrics.cost import metered, resident
 from benchmarks.published import published_advunlearn, published_doco, published_esd
@@ -39,6 +41,7 @@ class Plan(BaseModel):
     suite: str | None = "pocket-canvas-small"
     keep_limit: int = Field(default=25, ge=1)
     outer: int = Field(default=2, ge=1)  # iterations of AdvUnlearn, an attack each
+    rows: int = Field(default=0, ge=0)  # prompts on which both of its edits are attacked
 
 
 class Speed(BaseModel):
@@ -109,6 +112,7 @@ def speed_esd(model: Denoiser, plan: Plan) -> Work[Speed]:
     )
 
 
+BUDGET = 60  # steps of the attack on each prompt
 PAPER_ITERATIONS = 1000  # of AdvUnlearn, over which the rollouts taught beforehand are shared
 
 
@@ -117,14 +121,14 @@ def speed_advunlearn(model: Denoiser, plan: Plan) -> Work[Speed]:
     concept = Concept(name=plan.concept, kind=plan.kind)
     retained = everyday([concept])
     # A thousandth of teaching falls on an iteration, so it is timed on the whole bank and divided.
-    knobs = {"iterations": plan.outer, "warmup": 0, "train": "text", "lr": 1e-5, "templates": False}
+    knobs = {"iterations": plan.outer, "warmup": 0, "train": "text", "lr": plan.lr, "templates": False}
     method = build("advunlearn", None, knobs)
     with torch.no_grad():
         model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
     marks: list[tuple[str, float, int]] = []
     ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed), marks)
     theirs = yield from _measured(
-        model, published_advunlearn(model, concept, retained, iterations=plan.outer, lr=1e-5, seed=plan.seed)
+        model, published_advunlearn(model, concept, retained, iterations=plan.outer, lr=plan.lr, seed=plan.seed)
     )
     taught_seconds, taught_forwards = next(mark[1:] for mark in reversed(marks) if mark[0].startswith("teach"))
     share = plan.outer / PAPER_ITERATIONS
@@ -132,6 +136,10 @@ def speed_advunlearn(model: Denoiser, plan: Plan) -> Work[Speed]:
     loss = yield from _held_out(
         model, concept, {"unedited": None, "ours": ours.edit, "published": theirs.edit}, plan.seed
     )
+    scores: dict[str, Mapping[str, float]] = {}
+    if plan.rows:
+        for name, edit in (("ours", ours.edit), ("published", theirs.edit)):
+            scores[name] = yield from _attacked(model, edit, plan)
     return Speed(
         ours_forwards=(ours.forwards - taught_forwards * (1 - share)) / plan.outer,
         published_forwards=theirs.forwards / plan.outer,
@@ -147,7 +155,17 @@ def speed_advunlearn(model: Denoiser, plan: Plan) -> Work[Speed]:
         ours_seconds=seconds,
         published_seconds=theirs.seconds,
         loss=loss,
+        scores=scores,
     )
+
+
+def _attacked(model: Denoiser, edit: Edit, plan: Plan) -> Work[dict[str, float]]:
+    """UnlearnDiffAtk with the same budget on the same prompts: ASR with its interval, and what else the edit costs."""
+    how = build_attack("unlearndiffatk", BUDGET)
+    report = yield from attack(model, edit, plan.concept, how, count=plan.rows, seed=plan.seed)
+    asr = report.scores["ASR"]
+    others = {name: report.scores[name].value for name in ("pre_ASR", "IRA", "CRA")}
+    return {"ASR": asr.value, "ASR from": asr.low, "ASR to": asr.high, **others}
 
 
 def speed_doco(model: Denoiser, plan: Plan) -> Work[Speed]:
