@@ -182,6 +182,7 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
         "--error", type=float, metavar="E", help="share of the edit a low-rank format may miss (LoRA: 0.01)"
     )
     export.add_argument("--rank", type=int, metavar="R", help="of a low-rank format, instead of --error")
+    export.add_argument("--size", type=float, metavar="MB", help="the megabytes a low-rank format may take, instead")
     export.add_argument("--force", action="store_true", help="replace what is already at --out")
     return parser, verbs
 
@@ -233,10 +234,10 @@ def _attack(parser: Parser, argv: Sequence[str]) -> None:
     attack = _value(argv, "--attack")
     if argv[:1] == ["attack"] and attack:
         from app.knobs import add_knobs
-        from benchmarks.attacks import attack_class
+        from benchmarks.every_attack import attack_kind
 
         name = match(attack, _attack_names(), "attack")
-        add_knobs(parser, name, attack_class(name))
+        add_knobs(parser, name, attack_kind(name))
     else:
         parser.epilog = "--budget N and further knobs belong to each attack: `studio attacks NAME` explains them."
 
@@ -261,9 +262,9 @@ def _method_names() -> list[str]:
 
 
 def _attack_names() -> list[str]:
-    from benchmarks.attacks import attack_names
+    from benchmarks.every_attack import every_attack
 
-    return attack_names()
+    return every_attack()
 
 
 def _dashed(word: str) -> str:

@@ -30,6 +30,7 @@ from generators.pocket.face_probe import FaceProbe, load_face_probe
 from generators.pocket.face_words import attribute
 from generators.senses import fitted
 
+GAN_SUITE = "pocket-faces"
 BATCH = 50
 LENGTHS = (1.0, 1.5, 2.0, 3.0)  # how far codes are moved towards the concept, in steps of the usual difference
 PLAIN = 0.8  # the mean score at which they are far enough

@@ -1,4 +1,8 @@
-"""Who says which of a Gan's own images show a concept: a scorer, or a person who marked seeds."""
+"""Who says which of a Gan's own images show a concept: a scorer, or a person who marked seeds.
+
+A person's clicks are a JSON file {"yes": [seeds], "no": [seeds]}, the seeds those that `Shot` draws: whoever shows a
+gallery of seeds writes it, and names it as the knob `marks` of adapt-unlearn or feature-unlearn.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from erase.work import Step, Work
 
 UNSURE = 0.1  # images a scorer gives one half, give or take this, are on neither side
 MOST = 50  # images looked at for each one wanted, before a concept counts as too rare
+LOOKED_AT = 1024  # images from which the usual rate of a kept concept is read
 CACHED = 512 * 2**20
 
 
@@ -65,6 +70,44 @@ def marked(
                 f"{by} sees {names!r} in {len(seen[True])} of {looked} images of {model.name}; too few to learn from."
             )
     return Marks(torch.tensor(seen[True][:yes]), torch.tensor(seen[False][:no]), by)
+
+
+def balanced(model: Gan, marks: Marks, keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]) -> Work[Marks]:
+    """The same marks, the noes redrawn such that they show each kept concept as often as all the model's images do.
+
+    Images without beards are more often women's; learning from them as they come would unlearn more than beards.
+    Raking (Deming & Stephan 1940): each round multiplies the weights to meet one rate after another.
+    """
+    if not keep or "balanced" in state:
+        return marks
+    scorers, start = [model.scorer(concept) for concept in keep], number(seed, "balance") >> 34
+    everyone = torch.arange(start, start + LOOKED_AT)
+    usual, here = [], []
+    for seeds, found in ((everyone, usual), (marks.no, here)):
+        for done, part in enumerate(seeds.split(64), 1):
+            with torch.no_grad():
+                images = (model.synthesis(model.mapping(model.latents(part.tolist()))) / 2 + 0.5).clamp(0, 1)
+                found.append(torch.stack([scorer(images) > 0.5 for scorer in scorers], 1).double().cpu())
+            yield Step("balance", done, -(-len(seeds) // 64))
+    weights = raked(torch.cat(here), torch.cat(usual).mean(0))
+    # Systematic sampling: each image as often as its weight says, to within one.
+    places = (torch.arange(len(weights)) + 0.5) / len(weights)
+    chosen = torch.searchsorted(weights.cumsum(0), places.double()).clamp(max=len(weights) - 1)
+    return Marks(marks.yes, marks.no[chosen], marks.by)
+
+
+def raked(shown: Tensor, rates: Tensor, rounds: int = 20) -> Tensor:
+    """Weights [n], summing to one, under which the columns of `shown` [n k], 0 or 1, have these rates [k].
+
+    A column that is all alike stays as it is.
+    """
+    weights = torch.full((len(shown),), 1 / len(shown), dtype=torch.float64)
+    for _ in range(rounds):
+        for column, rate in zip(shown.T, rates, strict=True):
+            now = (weights * column).sum()
+            if 0 < now < 1 and 0 < rate < 1:
+                weights = weights * torch.where(column > 0, rate / now, (1 - rate) / (1 - now))
+    return weights / weights.sum()
 
 
 def clicks(path: Path) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from erase.adversarial import folded_adam
+from erase.errors import BadInput
 from erase.loan import substituted
 from erase.model import Gan
 from erase.tune import Masters
@@ -64,3 +65,17 @@ def layered(model: Gan, w: Tensor) -> Tensor:
     """The same w at every layer: [n w] to [n layer w]."""
     layers = model.mapping(model.latents([0])).shape[1]
     return w[:, None].expand(-1, layers, -1)
+
+
+def aside(direction: Tensor, kept: Sequence[Tensor]) -> Tensor:
+    """The part of a direction [w] at right angles to the kept ones; BadInput where next to nothing is left of it."""
+    if not kept:
+        return direction
+    basis = torch.linalg.qr(torch.stack(list(kept), 1).double())[0]
+    left = direction.double() - basis @ (basis.T @ direction.double())
+    if float(left.norm()) < 0.3 * float(direction.norm()):
+        raise BadInput(
+            "In this model's codes, what is to be erased lies along what is to be kept; keep less, or use "
+            "adapt-unlearn, which needs no direction."
+        )
+    return left.to(direction)

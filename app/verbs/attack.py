@@ -18,16 +18,21 @@ from app.progress import follow
 from benchmarks.attack import AttackReport
 from benchmarks.attack import attack as attacked
 from benchmarks.attacks import build, name_of
+from benchmarks.every_attack import ON_GANS, every_attack
 from benchmarks.hunt import Attack
 from benchmarks.prompts import file_rows
 from benchmarks.report import Report
 from benchmarks.suite import suite
-from erase.errors import BadInput
+from erase.errors import BadInput, match
 from erase.model import Denoiser, require
 
 
 def attack(args: argparse.Namespace) -> Answer:
     """Attack a concept of a model or run; a finished attack is opened, an unfinished one goes on."""
+    if match(args.attack, every_attack(), "attack") in ON_GANS:
+        from app.verbs.attack_gan import attack_gan
+
+        return attack_gan(args)
     knobs = given_knobs(args)
     how = build(args.attack, knobs.pop("budget", None), knobs)
     canvas = suite(args.suite, probe=args.probe)
@@ -39,7 +44,7 @@ def attack(args: argparse.Namespace) -> Answer:
     what = source(args.source)
     edit = what.edit()
     model = load(what.base, loading(args))
-    require(model, Denoiser, "attack")
+    require(model, Denoiser, f"{args.attack} (for a GAN there are {', '.join(ON_GANS)}; it)")
     folder = _folder(args, what, how, target.label)
     work = attacked(
         model,

@@ -67,13 +67,13 @@ def methods(args: argparse.Namespace) -> Answer:
 def attacks(args: argparse.Namespace) -> Answer:
     """All attacks in a line each, or one with its knobs."""
     from app.knobs import described, in_short
-    from benchmarks.attacks import attack_class, attack_names
+    from benchmarks.every_attack import attack_kind, every_attack
 
     if args.name:
-        name = match(args.name, attack_names(), "attack")
-        document, text = described(name, attack_class(name))
+        name = match(args.name, every_attack(), "attack")
+        document, text = described(name, attack_kind(name))
         return Answer({"version": 1, **document}, text)
-    listed = [in_short(name, attack_class(name)) for name in attack_names()]
+    listed = [in_short(name, attack_kind(name)) for name in every_attack()]
     rows = [(attack["name"], attack["about"], attack["paper"]) for attack in listed]
     text = table(("attack", "what it does", "paper"), rows)
     return Answer({"version": 1, "attacks": listed}, f"{text}\n`studio attacks NAME` explains the knobs of one.")

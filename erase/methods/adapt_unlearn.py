@@ -13,7 +13,8 @@ With u = θ − θ_G, v_k = θ_k − θ_G, S = Σ v_k and q = Σ ‖v_k‖², al
     ρ = Σ_k ‖θ − θ_k‖² / Σ_k ‖θ_G − θ_k‖² = (K‖u − S/K‖² + q − ‖S‖²/K) / q.
 
 ρ is 1 at the start whatever the model, K and stage 1; norms are those of unfolded weights.  ρ, and c chosen such that
-the repulsion's first gradient is β times the adversarial one, are ours: the published γ range from 0.1 to 100.
+the repulsion's first gradient is β times the adversarial one, are ours: the published γ range from 0.1 to 100.  So is
+`keep`: the images stage 2 learns from are redrawn such that they show what is kept as often as all images do.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from erase.adversarial import Duel, critic_of, generator_loss
 from erase.edit import Edit
-from erase.feedback import Marks, marked, pictures
+from erase.feedback import Marks, balanced, marked, pictures
 from erase.job import trained
 from erase.loan import stream, substituted
 from erase.model import Concept, Gan
@@ -93,7 +94,9 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         state: Mapping[str, Tensor] | None = None,
     ) -> Work[Edit]:
         """Looks, adapts K times, unlearns; each Step's state resumes the job to the same bits."""
-        edit = yield from trained(self, model, concepts, keep, seed, state, partial(self._train, model, concepts, seed))
+        edit = yield from trained(
+            self, model, concepts, keep, seed, state, partial(self._train, model, concepts, keep, seed)
+        )
         by = (self.marks and "marks") or model.scorer(concepts[0]).name
         return Edit(edit.deltas, {**edit.about, "steered_by": by})
 
@@ -104,13 +107,14 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         return {"adapt_steps": adapted, "unlearn_steps": unlearning, "gradient_steps": 2 * (adapted + unlearning)}
 
     def _train(
-        self, model: Gan, concepts: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
+        self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
     ) -> Work[dict[str, Tensor]]:
         critic_of(model)
         marks = yield from marked(
             model, concepts, self.marks, yes=self.marked, no=self.positives, seed=seed, state=state
         )
-        known, sums = marks.state(), Sums(model)
+        marks = yield from with_state(balanced(model, marks, keep, seed, state), {})
+        known, sums = {**marks.state(), "balanced": torch.ones([])}, Sums(model)
         if self.form != "ewc":
             yield from with_state(self._adapt(model, marks, seed, state, sums), known)
             known |= sums.state()

@@ -5,7 +5,8 @@ student learns to draw every code as the frozen generator draws it without its e
 
     G_t(w) = G(w − max(0, p − t) e),   p = ⟨w − w_avg, e⟩,
 
-with t the usual p of images without the concept.  No critic, no words, nobody who looks on during the training.
+with t the usual p of images without the concept.  No critic, no words, nobody who looks on during the training.  What
+is kept has a direction of its own (by the model's scorer), and e is taken at right angles to it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from erase.edit import Edit
 from erase.feedback import marked
 from erase.job import trained
 from erase.loan import stream
-from erase.matching import Part, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.matching import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
 from erase.model import Concept, Gan
 from erase.tune import Masters, tune
 from erase.work import Work, with_state
@@ -59,7 +60,9 @@ class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
         state: Mapping[str, Tensor] | None = None,
     ) -> Work[Edit]:
         """Looks, then tunes; each Step's state resumes the job to the same bits."""
-        edit = yield from trained(self, model, concepts, keep, seed, state, partial(self._train, model, concepts, seed))
+        edit = yield from trained(
+            self, model, concepts, keep, seed, state, partial(self._train, model, concepts, keep, seed)
+        )
         by = "marks" if self.marks else model.scorer(concepts[0]).name
         return Edit(edit.deltas, {**edit.about, "steered_by": by})
 
@@ -68,22 +71,25 @@ class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
         return {"teacher_images": 2 * self.marked + self.steps * self.batch, "gradient_steps": self.steps}
 
     def _train(
-        self, model: Gan, concepts: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
+        self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
     ) -> Work[dict[str, Tensor]]:
         seen = yield from marked(model, concepts, self.marks, yes=self.marked, no=self.marked, seed=seed, state=state)
         present, absent = (drawn_codes(model, seeds.tolist()) for seeds in (seen.yes, seen.no))
+        others = [model.contrast(concept) for concept in keep]
+        kept = [other.present.mean(0) - other.absent.mean(0) for other in others]
+        e = F.normalize(aside(present.mean(0) - absent.mean(0), kept), dim=0)
         masters = students(model, self.part, self.lr)
-        one = partial(self._one, model, masters, present, absent, seed)
+        one = partial(self._one, model, masters, present, absent, e, seed)
         yield from with_state(tune(self.steps, one, (masters,), state), seen.state())
         return masters.result()
 
     def _one(
-        self, model: Gan, masters: Masters, present: Tensor, absent: Tensor, seed: int, step: int
+        self, model: Gan, masters: Masters, present: Tensor, absent: Tensor, e: Tensor, seed: int, step: int
     ) -> dict[str, float]:
         rng, half = stream(seed, "batch", step), self.batch // 2
         some = [rows[torch.randint(len(rows), (half,), generator=rng).to(rows.device)] for rows in (present, absent)]
         w = torch.cat(some)
-        wanted = teaching(model, layered(model, without(w, present, absent, self.further)))
+        wanted = teaching(model, layered(model, without(w, absent, e, self.further)))
 
         def losses() -> dict[str, Tensor]:
             drawn = model.synthesis(layered(model, w))
@@ -92,8 +98,7 @@ class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
         return learning(model, masters, losses)
 
 
-def without(w: Tensor, present: Tensor, absent: Tensor, further: float = 0.0) -> Tensor:
-    """Codes [n w] with their excess along the concept's direction taken out."""
-    e = F.normalize(present.mean(0) - absent.mean(0), dim=0)
+def without(w: Tensor, absent: Tensor, e: Tensor, further: float = 0.0) -> Tensor:
+    """Codes [n w] with their excess along the concept's direction e [w] taken out."""
     usual = (absent @ e).median() - further * (absent @ e).std()
     return w - ((w @ e) - usual).clamp(min=0)[:, None] * e

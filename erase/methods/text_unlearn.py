@@ -10,7 +10,7 @@ and a student is tuned so that what it removes from G(ŵ) points along i (the pa
     Δ = E(G(ŵ)) − E(G_t(ŵ)),   L_dir = 1 − ⟨Δ, i⟩ / √(‖Δ‖² + ε²).
 
 The other terms are ours: images without the concept stay, and those that have it by nature are drawn as the frozen
-generator draws the code with the concept taken back.
+generator draws the code with the concept taken back.  What is kept is scored likewise, and b is at right angles to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from erase.edit import Edit
 from erase.job import trained
 from erase.loan import number, stream
-from erase.matching import Part, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.matching import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
 from erase.model import BadInput, Concept, Encoder, Gan
 from erase.tune import Masters, tune
 from erase.work import Step, Work, with_state
@@ -47,7 +47,9 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         "far": {"repair": 0.0, "natural": 0.0, "hold": 0.0},  # the baseline that only leaves the direction
     }
 
-    encoder: str = Field("pocket-clip", description="the CLIP that looks: a bundled one or an open_clip folder")
+    encoder: tuple[str, ...] = Field(
+        ("pocket-clip",), min_length=1, description="the CLIPs that look together: bundled ones or open_clip folders"
+    )
     present: tuple[str, ...] = Field(
         ("a face with {}", "a person with {}", "{} face"), description="sentences of an image that shows the concept"
     )
@@ -78,24 +80,28 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         state: Mapping[str, Tensor] | None = None,
     ) -> Work[Edit]:
         """Scores a pool, finds the directions, tunes; each Step's state resumes the job to the same bits."""
-        edit = yield from trained(self, model, concepts, keep, seed, state, partial(self._train, model, concepts, seed))
-        return Edit(edit.deltas, {**edit.about, "steered_by": self.encoder})
+        edit = yield from trained(
+            self, model, concepts, keep, seed, state, partial(self._train, model, concepts, keep, seed)
+        )
+        return Edit(edit.deltas, {**edit.about, "steered_by": " + ".join(self.encoder)})
 
     def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
         """Images of the frozen generator and of the student."""
         return {"teacher_images": self.pool + self.steps * self.batch * 4 / 3, "gradient_steps": self.steps}
 
     def _train(
-        self, model: Gan, concepts: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
+        self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
     ) -> Work[dict[str, Tensor]]:
-        eye = model.encoder(self.encoder)
+        eye = Together([model.encoder(name) for name in self.encoder])
         said = [clause for concept in concepts for clause in clauses(concept)]
+        kept = [clause for concept in keep for clause in clauses(concept)]
         first = number(seed, "pool") >> 34
         w = drawn_codes(model, range(first, first + self.pool))
-        scores = yield from self._scores(model, eye, w, said, state)
+        scores = yield from self._scores(model, eye, w, said + kept, state)
+        spared = [ridge(w - w.mean(0), column - column.mean()) for column in scores.T[len(said) :]]
         edits = [
-            Direction.found(model, eye, w, column, self._words(eye, clause), clause, self.agreement)
-            for clause, column in zip(said, scores.T, strict=True)
+            Direction.found(model, eye, w, column, self._words(eye, clause), clause, self.agreement, spared)
+            for clause, column in zip(said, scores.T[: len(said)], strict=True)
         ]
         work = self._cleared(model, eye, w, edits, state)
         cleared = yield from with_state(work, {"scores": scores})
@@ -180,6 +186,19 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         return learning(model, masters, losses)
 
 
+class Together:
+    """Several CLIPs as one: unit vectors side by side, so that cosines are the mean of theirs."""
+
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        self.encoders, self.name = encoders, " + ".join(encoder.name for encoder in encoders)
+
+    def images(self, images: Tensor) -> Tensor:
+        return F.normalize(torch.cat([encoder.images(images) for encoder in self.encoders], 1), dim=1)
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        return F.normalize(torch.cat([encoder.texts(texts) for encoder in self.encoders], 1), dim=1)
+
+
 @dataclass(frozen=True)
 class Direction:
     """One clause: the step in w that adds it [w], who has it [n], how scores follow w, and CLIP's direction [e].
@@ -199,15 +218,25 @@ class Direction:
 
     @staticmethod
     def found(
-        model: Gan, eye: Encoder, w: Tensor, scores: Tensor, words: Tensor, clause: str, agreement: float
+        model: Gan,
+        eye: Encoder,
+        w: Tensor,
+        scores: Tensor,
+        words: Tensor,
+        clause: str,
+        agreement: float,
+        spared: Sequence[Tensor] = (),
     ) -> Direction:
-        """From scores [n] of codes [n w]; BadInput where nobody has it, or where the edit is not one direction."""
+        """From scores [n] of codes [n w], at right angles to the directions [w] in which what is kept lies.
+
+        BadInput where nobody has it, or where the edit is not one direction.
+        """
         threshold = valley(scores)
         having = scores > threshold
         if not 2 <= int(having.sum()) <= len(w) - 2:
             raise BadInput(f"Of {len(w)} images of {model.name}, {int(having.sum())} look like {clause!r}: too few.")
         centre = w.mean(0)
-        slope = ridge(w - centre, scores - scores.mean())
+        slope = aside(ridge(w - centre, scores - scores.mean()), spared)
         bare, full = scores[~having].mean(), scores[having].mean()
         step = (full - bare) * slope / slope.square().sum()
         some = w[~having][:64]

@@ -11,18 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators.pocket import faces
+from generators.pocket import face_codes, faces
+from generators.stylegan2.network import latents
 
 
 def rendered(
-    count: int, folder: Path, *, start: int = 0, held_out: bool = False, workers: int = 0
+    count: int, folder: Path, *, start: int = 0, held_out: bool = False, coded: bool = False, workers: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Faces start … start + count: pictures uint8 [n 3 64 64] and labels bool [n attribute]; cached in `folder`."""
-    recipe = hashlib.sha256(Path(faces.__file__).read_bytes()).hexdigest()[:10]
-    cache = folder / f"faces-{'held-out' if held_out else 'train'}-{start}-{count}-{recipe}.npz"
+    """Faces start … start + count: pictures uint8 [n 3 64 64] and labels bool [n attribute]; cached in `folder`.
+
+    `coded` are the faces that pocket-gan's latents of these seeds stand for.
+    """
+    stream = "coded" if coded else "held-out" if held_out else "train"
+    recipe = hashlib.sha256(b"".join(Path(part.__file__).read_bytes() for part in (faces, face_codes))).hexdigest()[:10]
+    cache = folder / f"faces-{stream}-{start}-{count}-{recipe}.npz"
     if not cache.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [(index, held_out) for index in range(start, start + count)]
+        jobs = [(index, stream) for index in range(start, start + count)]
         with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as pool:
             drawn = pool.starmap(_one, jobs, chunksize=64)
         pictures = np.stack([picture for picture, _ in drawn]).transpose(0, 3, 1, 2)
@@ -33,6 +38,9 @@ def rendered(
         return torch.from_numpy(stored["pictures"]), torch.from_numpy(stored["labels"])
 
 
-def _one(index: int, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
-    picture, labels = faces.face(index, held_out=held_out)
+def _one(index: int, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    if stream == "coded":
+        picture, labels = face_codes.face_of(latents([index], face_codes.Z_DIM)[0].numpy())
+    else:
+        picture, labels = faces.face(index, held_out=stream == "held-out")
     return picture, np.array([labels[attribute] for attribute in faces.ATTRIBUTES])

@@ -3,7 +3,8 @@
     python -m generators.pocket.faces --sheet OUT.png     # rows: anything, then one attribute present beside absent
 
 The parts are python-avatars' drawings (MIT), assembled as SVG and rendered by resvg.  A label says what is *visible*:
-a hat covers a bald head, so hat and bald exclude each other; everything else is drawn independently.
+a hat covers a bald head, so hat and bald exclude each other; everything else is drawn independently.  Dice decide on
+one named part after another: a random stream (`face`), or the coordinates of a code (`face_codes`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from xml.etree import ElementTree
 
 import cv2
@@ -71,13 +72,42 @@ _HAT_COLOURS = ("#D94343", "#3A6FC4", "#2F9B63", "#7B4FB5", "#E07A2B", "#2B2F3A"
 _CLOTH_COLOURS = ("#5AA9E6", "#3C4F76", "#E6A4B4", "#7FB77E", "#E76F51", "#F1F1F1", "#8E7DBE", "#4A4E57")
 
 
-def _pick(rng: np.random.Generator, among: Sequence[str]) -> str:
-    return among[int(rng.integers(len(among)))]
+class Dice(Protocol):
+    """What decides on a face, one named part at a time."""
+
+    def share(self, part: str) -> float:
+        """A number that is uniform in [0, 1)."""
+        ...
+
+    def number(self, part: str, of: int) -> int:
+        """One of the numbers below `of`, all equally likely."""
+        ...
 
 
-def _labels(rng: np.random.Generator) -> tuple[dict[str, bool], bool]:
+class Thrown:
+    """Dice that are thrown: the parts' names do not matter, their order does."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def share(self, part: str) -> float:
+        return float(self.rng.random())
+
+    def number(self, part: str, of: int) -> int:
+        return int(self.rng.integers(of))
+
+
+def _pick(dice: Dice, part: str, among: Sequence[str]) -> str:
+    return among[dice.number(part, len(among))]
+
+
+def _between(dice: Dice, part: str, low: float, high: float) -> float:
+    return low + (high - low) * dice.share(part)
+
+
+def _labels(dice: Dice) -> tuple[dict[str, bool], bool]:
     """Draws the attributes, and whether any head hair shows."""
-    draws = rng.random(7)
+    draws = [dice.share(part) for part in ("eyeglasses", "hat", "beard", "shaved", "smile", "blond", "spare")]
     hat = bool(draws[1] < RATES["hat"])
     shaved = bool(draws[3] < _BALD_IF_HATLESS)  # under a hat the same draw decides whether hair hangs out
     return {
@@ -99,11 +129,11 @@ def _hair(name: str, colour: str) -> list[ElementTree.Element]:
     return [child.tree for child in drawn.children() if child.tree is not None]
 
 
-def _background(rng: np.random.Generator) -> str:
+def _background(dice: Dice) -> str:
     """A two-colour gradient that fills the picture, pale enough to let every skin and hair stand out."""
-    hue, spread = rng.uniform(0, 360), rng.uniform(25, 90)
+    hue, spread = _between(dice, "hue", 0, 360), _between(dice, "second hue", 25, 90)
     low, high = (f"hsl({h % 360:.0f},{s:.0f}%,{v:.0f}%)" for h, s, v in ((hue, 60, 84), (hue + spread, 52, 66)))
-    turn = rng.uniform(0, 360)
+    turn = _between(dice, "slope", 0, 360)
     return (
         f'<defs><linearGradient id="sky" gradientTransform="rotate({turn:.0f},.5,.5)"><stop stop-color="{low}"/>'
         f'<stop offset="1" stop-color="{high}"/></linearGradient></defs>'
@@ -111,30 +141,38 @@ def _background(rng: np.random.Generator) -> str:
     )
 
 
-def _drawing(rng: np.random.Generator, labels: dict[str, bool], hair_shows: bool) -> str:
+def _drawing(dice: Dice, labels: dict[str, bool], hair_shows: bool) -> str:
     """The face as one SVG group in python-avatars' own 264 × 280 frame."""
-    tone = int(rng.integers(len(_SKINS)))
+    tone = dice.number("skin", len(_SKINS))
     skin, natural = _SKINS[tone]
-    hair_colour = _pick(rng, _BLONDS) if labels["blond hair"] else _pick(rng, natural)
-    style = _pick(rng, _HAIR_UNDER_HAT if labels["hat"] else _SHORT_HAIR if rng.random() < 0.5 else _LONG_HAIR)
-    hat = parts.HatType[_pick(rng, _HATS)]
-    beard = _pick(rng, _BEARDS) if labels["beard"] else "NONE"
+    blond = labels["blond hair"]
+    hair_colour = _pick(dice, "blond shade", _BLONDS) if blond else _pick(dice, "hair colour", natural)
+    if labels["hat"]:
+        style = _pick(dice, "hair under hat", _HAIR_UNDER_HAT)
+    elif dice.share("hair length") < 0.5:
+        style = _pick(dice, "short hair", _SHORT_HAIR)
+    else:
+        style = _pick(dice, "long hair", _LONG_HAIR)
+    hat = parts.HatType[_pick(dice, "hats", _HATS)]
+    beard = _pick(dice, "beards", _BEARDS) if labels["beard"] else "NONE"
     avatar: Any = parts.Avatar  # its annotations refuse what it documents: any hair or hat on top, any colour
     svg = avatar(
         style=parts.AvatarStyle.TRANSPARENT,
         top=hat if labels["hat"] else parts.HairType[style] if hair_shows else parts.HairType.NONE,
-        hat_color=_pick(rng, _HAT_COLOURS),
-        eyebrows=parts.EyebrowType[_pick(rng, _BROWS)],
-        eyes=parts.EyeType[_pick(rng, _EYES)],
-        nose=parts.NoseType[_pick(rng, _NOSES)],
-        mouth=parts.MouthType[_pick(rng, _SMILES if labels["smile"] else _STRAIGHT_FACES)],
+        hat_color=_pick(dice, "hat colour", _HAT_COLOURS),
+        eyebrows=parts.EyebrowType[_pick(dice, "brows", _BROWS)],
+        eyes=parts.EyeType[_pick(dice, "eyes", _EYES)],
+        nose=parts.NoseType[_pick(dice, "nose", _NOSES)],
+        mouth=parts.MouthType[_pick(dice, "mouth", _SMILES if labels["smile"] else _STRAIGHT_FACES)],
         facial_hair=parts.FacialHairType[beard],
-        facial_hair_color=_BLOND_BEARD if labels["blond hair"] and tone < _LIGHT_SKINS else hair_colour,
+        facial_hair_color=_BLOND_BEARD if blond and tone < _LIGHT_SKINS else hair_colour,
         skin_color=skin,
         hair_color=hair_colour,
-        accessory=parts.AccessoryType[_pick(rng, _GLASSES)] if labels["eyeglasses"] else parts.AccessoryType.NONE,
-        clothing=parts.ClothingType[_pick(rng, _CLOTHES)],
-        clothing_color=_pick(rng, _CLOTH_COLOURS),
+        accessory=parts.AccessoryType[_pick(dice, "glasses", _GLASSES)]
+        if labels["eyeglasses"]
+        else parts.AccessoryType.NONE,
+        clothing=parts.ClothingType[_pick(dice, "clothes", _CLOTHES)],
+        clothing_color=_pick(dice, "cloth colour", _CLOTH_COLOURS),
     ).render()
     root = ElementTree.fromstring(svg)
     by_id = {element.get("id"): element for element in root.iter()}
@@ -167,17 +205,21 @@ def _paint_directly(root: ElementTree.Element) -> None:
 
 def face(index: int, *, held_out: bool = False) -> tuple[NDArray[np.uint8], dict[str, bool]]:
     """Face number `index`: picture [64 64 3] and what is visible on it; held-out faces are a stream of their own."""
-    rng = np.random.default_rng((index, int(held_out), 64))
-    labels, hair_shows = _labels(rng)
-    drawing = _drawing(rng, labels, hair_shows)
-    size, turn = rng.uniform(0.92, 1.06) * 100 / 186, rng.uniform(-6, 6)
-    x, y = rng.uniform(-3, 3, 2)
-    mirror = -1 if rng.random() < 0.5 else 1
+    return drawn(Thrown(np.random.default_rng((index, int(held_out), 64))))
+
+
+def drawn(dice: Dice) -> tuple[NDArray[np.uint8], dict[str, bool]]:
+    """The face that dice decide on: picture [64 64 3] and what is visible on it."""
+    labels, hair_shows = _labels(dice)
+    drawing = _drawing(dice, labels, hair_shows)
+    size, turn = _between(dice, "size", 0.92, 1.06) * 100 / 186, _between(dice, "turn", -6, 6)
+    x, y = _between(dice, "x", -3, 3), _between(dice, "y", -3, 3)
+    mirror = -1 if dice.share("mirror") < 0.5 else 1
     turned = f"translate({50 + x:.2f},{53 + y:.2f}) rotate({turn:.2f})"
     pose = f"{turned} scale({mirror * size:.4f},{size:.4f}) translate(-132,-104)"
     picture = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" width="100" height="100">'
-        f'{_background(rng)}<g transform="{pose}">{drawing}</g></svg>'
+        f'{_background(dice)}<g transform="{pose}">{drawing}</g></svg>'
     )
     png = resvg_py.svg_to_bytes(svg_string=picture, width=_WORK, height=_WORK, skip_system_fonts=True)
     bgr = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))
@@ -187,11 +229,11 @@ def face(index: int, *, held_out: bool = False) -> tuple[NDArray[np.uint8], dict
 
 def sheet(count: int = 24) -> NDArray[np.uint8]:
     """A contact sheet: two rows of anything, then for each attribute a row with it and a row without."""
-    drawn = [face(index) for index in range(count * 12)]
-    rows = [[picture for picture, _ in drawn[start : start + count]] for start in (0, count)]
+    some = [face(index) for index in range(count * 12)]
+    rows = [[picture for picture, _ in some[start : start + count]] for start in (0, count)]
     for attribute in ATTRIBUTES:
         for wanted in (True, False):
-            rows.append([picture for picture, labels in drawn if labels[attribute] is wanted][:count])
+            rows.append([picture for picture, labels in some if labels[attribute] is wanted][:count])
     return np.vstack([np.hstack(row) for row in rows])
 
 

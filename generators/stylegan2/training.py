@@ -66,6 +66,7 @@ class Run:
     steps: int = 0
     average: StyleGenerator = field(init=False)
     draws: torch.Generator = field(init=False)
+    beside: Callable[[StyleGenerator], Tensor] | None = None  # a further loss of the generator
     path_mean: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,8 +112,12 @@ class Run:
         """Teaches the generator to pass for real."""
         images, _ = self.fakes(self.recipe.batch, self.dtype)
         loss = generator_loss(self.critic(images, self.dtype))
-        _update(self.generator, self.generator_adam, loss)
-        return {"generator": loss.detach()}
+        if self.beside is None:
+            _update(self.generator, self.generator_adam, loss)
+            return {"generator": loss.detach()}
+        more = self.beside(self.generator)
+        _update(self.generator, self.generator_adam, loss + more)
+        return {"generator": loss.detach(), "beside": more.detach()}
 
     def generator_penalty(self) -> dict[str, Tensor]:
         """Path length on half a batch, weighted for the steps it was left out."""

@@ -28,7 +28,8 @@ QUICK: dict[str, list[dict[str, Any]]] = {
     "text-unlearn": [
         {"pool": 32, "steps": 3, "batch": 6, "agreement": -1, "part": part} for part in ("synthesis", "readers")
     ],
-    "feature-unlearn": [{"marked": 8, "steps": 3, "batch": 4}],
+    "feature-unlearn": [{"marked": 32, "steps": 3, "batch": 4}],
+    "guide": [{"seeds": "3, 5", "steps": 3, "batch": 8}],
     "adapt-unlearn": [ADAPT, {**ADAPT, "form": "ewc"}, {**ADAPT, "form": "extrapolate"}],
 }
 CASES = [(name, knobs) for name in method_names() if method_named(name).needs is Gan for knobs in QUICK.get(name, [{}])]

@@ -18,15 +18,21 @@ SHAPE = Shape(resolution=8, z_dim=6, w_dim=6, mapping_layers=2, widths={4: 8, 8:
 
 
 class Brightness:
-    """Says that an image shows the concept when its upper half is brighter than usual."""
+    """Says that an image shows the concept when its upper half, or its left half beside the right, is bright."""
 
     name = "brightness"
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
+    def __init__(self, half: str, usual: Tensor) -> None:
+        self.half = half
+        self.threshold = float(self._of(usual).median())
+
+    def _of(self, images: Tensor) -> Tensor:
+        if self.half == "upper":
+            return images[:, :, :4].mean((1, 2, 3))
+        return (images[..., :4] - images[..., 4:]).mean((1, 2, 3))
 
     def __call__(self, images: Tensor) -> Tensor:
-        return ((images[:, :, :4].mean((1, 2, 3)) - self.threshold) * 20).sigmoid()
+        return ((self._of(images) - self.threshold) * 20).sigmoid()
 
 
 class Pixels:
@@ -58,11 +64,10 @@ class ToyGan(StyleGan):
         read = Checkpoint(generator, judge if critic else None, {"name": "toy-gan", "folded": True})
         super().__init__(read, "toy-gan", device=torch.device("cpu"), dtype=torch.float32)
         with torch.no_grad():
-            bright = self.synthesis(self.mapping(self.latents(range(64))))[:, :, :4].mean((1, 2, 3)) / 2 + 0.5
-        self.middle = float(bright.median())
+            self.usual = self.synthesis(self.mapping(self.latents(range(64)))) / 2 + 0.5
 
     def scorer(self, concept: Concept) -> Brightness:  # type: ignore[override]
-        return Brightness(self.middle)
+        return Brightness("left" if concept.name == "hat" else "upper", self.usual)
 
     def encoder(self, name: str) -> Pixels:  # type: ignore[override]
         return Pixels()

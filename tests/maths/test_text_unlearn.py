@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from erase.errors import BadInput
 from erase.matching import drawn_codes, layered, unlikeness
@@ -82,10 +83,11 @@ def test_features_are_taken_out_only_where_there_is_an_excess() -> None:
     torch.manual_seed(0)
     absent, present = torch.randn(200, 3), torch.randn(200, 3) + torch.tensor([4.0, 0, 0])
     w = torch.tensor([[6.0, 1.0, 2.0], [-3.0, 1.0, 2.0]])
-    out = without(w, present, absent)
+    e = F.normalize(present.mean(0) - absent.mean(0), dim=0)
+    out = without(w, absent, e)
     assert abs(float(out[0, 0])) < 0.6 and torch.allclose(out[0, 1:], w[0, 1:], atol=0.5)
     assert torch.equal(out[1], w[1])
-    assert float(without(w, present, absent, further=1.0)[0, 0]) < float(out[0, 0]) - 0.5
+    assert float(without(w, absent, e, further=1.0)[0, 0]) < float(out[0, 0]) - 0.5
 
 
 def test_unlikeness_is_a_distance() -> None:

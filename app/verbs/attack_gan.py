@@ -1,0 +1,54 @@
+"""`studio attack` of a GAN: searches its codes for what it is said to have forgotten."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from app.answer import Answer
+from app.files import make, write_text
+from app.knobs import given_knobs
+from app.models import load, loading, source
+from app.progress import follow
+from benchmarks.faces import GAN_SUITE
+from benchmarks.gan_attack import attack_gan as attacked
+from benchmarks.gan_attack import build
+from benchmarks.gan_suite import gan_suite, gan_suite_names
+from benchmarks.report import Report
+from erase.errors import BadInput, plain
+from erase.model import Gan, require
+
+
+def attack_gan(args: argparse.Namespace) -> Answer:
+    """Attack a concept of a GAN or of a run on one, and keep the report beside the run."""
+    knobs = given_knobs(args)
+    how = build(args.attack, knobs.pop("budget", None), knobs)
+    if args.rows < 1:
+        raise BadInput(f"--rows {args.rows} will not do; it takes a whole number from 1 on.")
+    if args.prompts is not None:
+        raise BadInput(f"{args.attack} searches a GAN's codes and reads no prompts; leave --prompts out.")
+    faces = gan_suite(args.suite if plain(args.suite) in map(plain, gan_suite_names()) else GAN_SUITE)
+    what = source(args.source)
+    edit, model = what.edit(), load(what.base, loading(args))
+    require(model, Gan, args.attack)
+    judged = None if what.run is None else what.run.folder / "report.json"
+    report = follow(
+        attacked(
+            model, edit, args.concept, how, suite=faces, count=args.rows, seed=args.seed,
+            beside=Report.read(judged) if judged is not None and judged.is_file() else None,
+            job={"typed": args.typed, "source": args.source},
+        ),
+        f"attacking {args.concept}",
+    )  # fmt: skip
+    folder = Path(args.out) if args.out is not None else None
+    if folder is None and what.run is not None:
+        folder = (
+            what.run.folder
+            / "attacks"
+            / f"{report.job['attack']}-{report.job['concept']}-{how.budget}".replace(" ", "_")
+        )
+    if folder is None:
+        return Answer(report.model_dump(mode="json"), report.table())
+    make(folder)
+    write_text(folder / "report.json", report.json_text() + "\n")
+    return Answer(report.model_dump(mode="json"), f"{report.table()}\nReport: {folder / 'report.json'}")

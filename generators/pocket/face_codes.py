@@ -1,0 +1,53 @@
+"""Which face a code z of pocket-gan stands for: its coordinates, part by part, are the dice.
+
+    eyeglasses if Φ(z[0]) < .35 · which hat: the largest of four coordinates · the background's hue: an angle of two
+
+Of normal codes these are exactly the faces of the data.  `start_gan` teaches them to the generator, face by face.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from generators.pocket import faces
+
+Z_DIM = 128
+_ANGLES = ("hue", "slope")
+_SHARES = (
+    "eyeglasses", "hat", "beard", "shaved", "smile", "blond", "hair length", "second hue", "size", "turn", "x", "y",
+    "mirror", "spare",
+)  # fmt: skip
+_NUMBERS = {
+    "glasses": 7, "hats": 4, "beards": 6, "mouth": 2, "skin": 6, "blond shade": 3, "hair colour": 7,
+    "hair under hat": 5, "short hair": 10, "long hair": 8, "hat colour": 7, "brows": 4, "eyes": 6, "nose": 3,
+    "clothes": 5, "cloth colour": 8,
+}  # fmt: skip
+_SIZES = {**dict.fromkeys(_SHARES, 1), **dict.fromkeys(_ANGLES, 2), **_NUMBERS}
+_STARTS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values(), initial=0), strict=False))
+assert sum(_SIZES.values()) <= Z_DIM
+
+
+class Coded:
+    """Dice that show what a code [z] says."""
+
+    def __init__(self, z: NDArray[np.floating]) -> None:
+        self.z = z
+
+    def share(self, part: str) -> float:
+        at = _STARTS[part]
+        if part in _ANGLES:
+            return math.atan2(self.z[at + 1], self.z[at]) / (2 * math.pi) % 1.0
+        return (1 + math.erf(self.z[at] / math.sqrt(2))) / 2
+
+    def number(self, part: str, of: int) -> int:
+        at = _STARTS[part]
+        return int(self.z[at : at + of].argmax())
+
+
+def face_of(z: NDArray[np.floating]) -> tuple[NDArray[np.uint8], dict[str, bool]]:
+    """The face a code [z] stands for: picture [64 64 3] and what is visible on it."""
+    return faces.drawn(Coded(z))
