@@ -148,9 +148,28 @@ def test_a_process_that_dies_costs_one_task(tmp_path: Path) -> None:
     assert "HERE" not in os.environ
 
 
-@pytest.mark.slow
-def test_ray_gives_the_same_outcomes() -> None:
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, whose workers step back for everybody else's processes unless told not to: on a busy machine they starve."""
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brisk")
+def test_a_ray_cluster_gives_the_same_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path)
+    for name, engine in (("one", ["--workers", "1"]), ("ray", ["--ray", "local"])):
+        assert main(["sweep", str(file), *engine, "--out", str(tmp_path / name)]) == 1  # one method fails
+    capsys.readouterr()
+    boards = [(tmp_path / name / "leaderboard.json").read_bytes() for name in ("one", "ray")]
+    assert boards[0] == boards[1]
+    assert len(list((tmp_path / "ray").glob("runs/walk/*/reports/tiny.json"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("brisk")
+def test_ray_gives_the_same_outcomes() -> None:
     tasks = [Task(name) for name in ("a", "b", "deadly")]
     found = {each.task: each for each in engines.ray(tasks, doing, Setting(1, {"HERE": "!"}), "local")}
     assert {name: each.status for name, each in found.items()} == {"a": "done", "b": "done", "deadly": "failed"}
