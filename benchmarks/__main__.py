@@ -1,5 +1,6 @@
-"""Benchmarks of erasing: `speed` counts and times our loop and the published one, `pocket` erases every concept,
-`many` erases more and more of them at once."""
+"""Benchmarks of erasing: `speed` counts and times our loop and the published one, `pocket` and `grand` erase every
+concept, `sequence` one after another, `many` more and more at once, `pairs` one object in one style, `inside` looks
+into the U-Net."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import canvas_commands
 from erase.errors import BadInput, match
 from erase.work import Step, Work, drain
 
@@ -18,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one benchmark; 0 done, 2 bad input (one sentence on stderr), 130 interrupted."""
     given = _parser().parse_args(argv)
     try:
-        return {"speed": _speed, "pocket": _pocket, "many": _many, "exports": _exports}[given.command](given)
+        if given.command in canvas_commands.COMMANDS:
+            return _on_canvas(given)
+        return {"speed": _speed, "many": _many, "exports": _exports}[given.command](given)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -42,16 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=int, default=0, help="prompts on which both of AdvUnlearn's edits are attacked (default: none)"
     )
     speed.add_argument("--no-judge", action="store_true", help="leave UA, IRA and CRA of the two edits out")
-    pocket = commands.add_parser("pocket", help="erase and judge every target of Pocket Canvas")
-    pocket.add_argument("--methods", default="uce,esd", help="names with commas (default: %(default)s)")
-    pocket.add_argument("--preset", help="one preset for all targets (default: the one named like the target's kind)")
-    pocket.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="a knob; may be repeated")
-    pocket.add_argument("--keep-others", action="store_true", help="keep every other label of the suite")
-    pocket.add_argument("--targets", default="all", help="all, styles, objects, or names with commas")
-    pocket.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
-    pocket.add_argument(
-        "--out", required=True, type=Path, help="a folder for one report per target; finished ones stay"
-    )
+    canvas_commands.add(commands)
     many = commands.add_parser("many", help="erase 1, 10, 30 concepts at once: what is forgotten, what is kept")
     many.add_argument("--methods", default="uce,nullspace", help="names with commas (default: %(default)s)")
     many.add_argument("--counts", default="1,10,30", help="how many at once, with commas (default: %(default)s)")
@@ -61,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     exports = commands.add_parser("exports", help="every export format: size, ranks, error, difference, seconds")
     exports.add_argument("--concept", default="Van Gogh", help="what is erased (default: %(default)s)")
     exports.add_argument("--kind", default="style", choices=["style", "object"])
-    for command in (speed, pocket, many, exports):
+    for command in (speed, many, exports):
         command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")
         command.add_argument("--device", default="auto")
         command.add_argument("--seed", type=int, default=0)
@@ -110,22 +105,8 @@ def _speed(given: argparse.Namespace) -> int:
     return 0
 
 
-def _pocket(given: argparse.Namespace) -> int:
-    from benchmarks.pocket import Round, board, erase_and_judge
-    from benchmarks.suite import chosen, suite
-    from erase.methods import method_names
-
-    canvas = suite(given.suite)
-    targets = chosen(canvas, given.targets)
-    wrong = [setting for setting in given.set if "=" not in setting]
-    if wrong:
-        raise BadInput(f"--set {wrong[0]} should read KNOB=VALUE.")
-    knobs = dict(setting.split("=", 1) for setting in given.set)
-    names = [match(name, method_names(), "method") for name in given.methods.split(",")]
-    rounds = [Round(name, given.preset, knobs, given.keep_others, given.seed) for name in names]
-    reports = _watched(erase_and_judge(_model(given), canvas, rounds, targets, given.out))
-    found = board(reports)
-    print(found.model_dump_json() if given.json else found.table())
+def _on_canvas(given: argparse.Namespace) -> int:
+    print(canvas_commands.COMMANDS[given.command](given, lambda: _model(given), _watched))
     return 0
 
 

@@ -15,8 +15,8 @@ from benchmarks.leaderboard import Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.metrics.cost import metered
 from benchmarks.report import Report
 from benchmarks.suite import Suite, Target
-from erase.errors import BadInput
-from erase.methods import build, method
+from erase.errors import BadInput, match
+from erase.methods import build, method, method_names
 from erase.model import Concept, Generator
 from erase.work import Step, Work
 
@@ -31,10 +31,24 @@ class Round:
     keep_others: bool = False
     seed: int = 0
 
+    @classmethod
+    def read(cls, text: str, **options: Any) -> Round:
+        """A round from METHOD or METHOD:PRESET; BadInput for a method that does not exist."""
+        name, _, preset = text.partition(":")
+        return cls(match(name, method_names(), "method"), preset or None, **options)
+
+    @property
+    def label(self) -> str:
+        """What tables and folders call it."""
+        return f"{self.method}-{self.preset}" if self.preset else self.method
+
+    def preset_for(self, target: Target) -> str | None:
+        """Its preset, or the one named like the target's kind where the method has it."""
+        return self.preset or (target.kind if target.kind in method(self.method).presets else None)
+
     def job(self, target: Target, canvas: Suite, model: Generator) -> dict[str, Any]:
         """Everything that decides one report, resolved, as JSON values."""
-        presets = method(self.method).presets
-        preset = self.preset or (target.kind if target.kind in presets else None)
+        preset = self.preset_for(target)
         knobs = build(self.method, preset, self.knobs)
         return {
             "model": model.name, "base": model.fingerprint, "method": self.method, "preset": preset,
@@ -47,17 +61,17 @@ class Round:
 def erase_and_judge(
     model: Any, canvas: Suite, rounds: Sequence[Round], targets: Sequence[Target], folder: Path, *, batch: int = 32
 ) -> Work[dict[str, list[Report]]]:
-    """One report per method and target in `folder`; those that are there, of the same job, are not made again."""
+    """One report per round and target in `folder`; those that are there, of the same job, are not made again."""
     total, reports = len(rounds) * len(targets), {}
     for number, (round_, target) in enumerate((r, t) for r in rounds for t in targets):
         job = round_.job(target, canvas, model)
-        path = folder / round_.method / f"{target.label}.json"
+        path = folder / round_.label / f"{target.label}.json"
         report = _finished(path, job)
         if report is None:
             edit, cost = yield from metered(_erased(model, canvas, round_, target, job), model.device)
             report = yield from judge(model, edit, [target.label], canvas, cost=cost, job=job, batch=batch)
             _write(path, report)
-        reports.setdefault(round_.method, []).append(report)
+        reports.setdefault(round_.label, []).append(report)
         yield Step("targets", number + 1, total)
     return reports
 
@@ -79,9 +93,14 @@ def board(reports: Mapping[str, Sequence[Report]]) -> Leaderboard:
 
 def _erased(model: Any, canvas: Suite, round_: Round, target: Target, job: Mapping[str, Any]) -> Work[Any]:
     eraser = build(round_.method, overrides=job["knobs"])
-    others = [label for label in (*canvas.styles, *canvas.objects) if label not in (target.label, canvas.photo)]
-    keep = [concept(canvas, canvas.target(label)) for label in others] if round_.keep_others else []
+    keep = kept_beside(canvas, [target]) if round_.keep_others else []
     return (yield from eraser.erase(model, [concept(canvas, target)], keep, seed=round_.seed))
+
+
+def kept_beside(canvas: Suite, erased: Sequence[Target]) -> list[Concept]:
+    """Every label of the suite but the erased ones and the photo."""
+    gone = {canvas.photo, *(target.label for target in erased)}
+    return [concept(canvas, canvas.target(label)) for label in (*canvas.styles, *canvas.objects) if label not in gone]
 
 
 def concept(canvas: Suite, target: Target) -> Concept:

@@ -1,0 +1,107 @@
+"""The grand table: every diffusion method in its best setting for the pocket model, on the same targets and pictures.
+
+Cheap methods erase all 34 targets; those that train take the first of one shuffled row that has its fair share of
+styles and objects everywhere. Reports lie in a folder and are never made twice; the table of what is there is committed
+beside this program and written into the documentation by the same command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.leaderboard import ACCURACIES, Leaderboard, Line
+from benchmarks.many import order
+from benchmarks.pocket import Round, board, erase_and_judge
+from benchmarks.report import Report, Score
+from benchmarks.suite import Suite, Target, suite
+from erase.errors import BadInput, match
+from erase.work import Work
+
+SUITE = "pocket-canvas-quick"
+FEW = 6
+ALL = 34
+# How many targets each takes, cheapest first; all other labels of the suite are kept.
+ROUNDS: Mapping[Round, int] = {
+    Round(method, preset, keep_others=True): targets
+    for method, preset, targets in (
+        ("uce", None, ALL), ("nullspace", None, ALL), ("esd", "pocket", FEW), ("ablate", "pocket", FEW),
+        ("salun", "pocket", FEW), ("doco", "pocket", FEW), ("advunlearn", "pocket", 2),
+    )
+}  # fmt: skip
+KEPT = Path(__file__).parent / "results" / "grand.json"
+DOCS = Path(__file__).parents[1] / "docs" / "benchmark.md"
+BEGIN, END = "<!-- grand table -->", "<!-- end of grand table -->"
+KINDS = ("style", "object")
+COLUMNS = (*ACCURACIES, "invalid", "FID")
+
+
+def run(model: Any, folder: Path, only: str | None = None) -> Work[None]:
+    """What is missing of the table, line after line."""
+    canvas, known = suite(SUITE), {round_.label: round_ for round_ in ROUNDS}
+    wanted = [known[match(name, known, "line of the grand table")] for name in only.split(",")] if only else ROUNDS
+    for round_ in wanted:
+        yield from erase_and_judge(model, canvas, [round_], targets(canvas, ROUNDS[round_]), folder)
+
+
+def targets(canvas: Suite, count: int) -> tuple[Target, ...]:
+    """The first `count` of the row."""
+    return order(canvas, 0)[:count]
+
+
+def finished(folder: Path) -> Leaderboard:
+    """The table of the reports that lie there; costs and each cell's interference are left out."""
+    canvas = suite(SUITE)
+    found: dict[str, list[Report]] = {}
+    for round_ in ROUNDS:
+        paths = [folder / round_.label / f"{target.label}.json" for target in targets(canvas, ALL)]
+        found[round_.label] = [Report.read(path) for path in paths if path.is_file()]
+    if not any(found.values()):
+        raise BadInput(f"There is no report of the grand table in {folder}; leave --render out to make some.")
+    full = board({label: reports for label, reports in found.items() if reports})
+    entries = tuple(entry.model_copy(update={"scores": _bare(entry.scores)}) for entry in full.entries)
+    lines = tuple(line.model_copy(update={"scores": _bare(line.scores)}) for line in full.lines)
+    return full.model_copy(update={"name": "grand", "entries": entries, "lines": lines, "interference": {}})
+
+
+def written(table: Leaderboard) -> str:
+    """Puts the table into its file and into the documentation; gives it as Markdown."""
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(table.model_dump_json() + "\n", encoding="utf-8")
+    text = DOCS.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    found = markdown(table)
+    DOCS.write_text(f"{before}{BEGIN}\n{found}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    return found
+
+
+def markdown(table: Leaderboard) -> str:
+    """One row per method: percent with 95 % intervals over targets (Wilson's where there is one target)."""
+    head = ["method", "targets", *(f"{kind} {name}" for kind in KINDS for name in ACCURACIES), "mean of six", "invalid"]
+    rows = [head, ["---"] * len(head)]
+    for label in dict.fromkeys(line.label for line in table.lines):
+        by_kind = {line.kind: line for line in table.lines if line.label == label}
+        counts = " + ".join(f"{by_kind[kind].targets if kind in by_kind else 0}" for kind in KINDS)
+        scores = [_percent(by_kind.get(kind), name) for kind in KINDS for name in ACCURACIES]
+        mean = table.mean_of_six.get(f"{label} on {SUITE}")
+        invalid = " / ".join(_percent(by_kind.get(kind), "invalid", bare=True) for kind in KINDS)
+        rows.append([f"`{label}`", counts, *scores, "–" if mean is None else f"**{100 * mean:.1f}**", invalid])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _percent(line: Line | None, name: str, *, bare: bool = False) -> str:
+    if line is None or name not in line.scores or line.scores[name].unscored:
+        return "–"
+    score = line.scores[name]
+    value = f"{100 * score.value:.1f}"
+    return value if bare else f"{value} ({100 * score.low:.0f}–{100 * score.high:.0f})"
+
+
+def _bare(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """The columns of the table, without what each says about its pictures."""
+    return {
+        name: score.model_copy(update={"note": ""})
+        for name, score in scores.items()
+        if name in COLUMNS and not score.unscored
+    }
