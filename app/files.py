@@ -22,15 +22,20 @@ class DiskFull(RuntimeError):
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path`; it takes `path`'s name when the block ends well, and vanishes otherwise."""
+def whole(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Lend a temporary path beside `path`; it takes `path`'s name when the block ends well, and vanishes otherwise.
+
+    What is not `durable` may be as it was before after a power cut, but never half-written.
+    """
     make(path.parent)
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield part
-        _flush(part)
+        if durable:
+            _flush(part)
         os.replace(part, path)
-        _flush(path.parent)
+        if durable:
+            _flush(path.parent)
     except Exception as error:
         if full(error):
             raise DiskFull(
@@ -62,15 +67,15 @@ def make(folder: Path) -> None:
         raise BadInput(f"The folder {folder} cannot be made ({error.strerror}). Choose another --out.") from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Replace `path` by `text` in one move."""
-    with whole(path) as part:
+    with whole(path, durable) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """Replace `path` by `value` as indented JSON in one move; NaN becomes null, which every JSON reader takes."""
-    write_text(path, dumps(value) + "\n")
+    write_text(path, dumps(value) + "\n", durable)
 
 
 def dumps(value: Any) -> str:

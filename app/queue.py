@@ -31,7 +31,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from app.files import make, write_json
-from app.home import home
+from app.home import NAME, home
 from erase.errors import BadInput, nearest
 
 ROOT = Path(__file__).resolve().parents[1]  # where `python -m app.worker` finds this package
@@ -92,8 +92,9 @@ class Task:
         return (_read(self.folder / "answers.json") or {"answers": []})["answers"]
 
     def note(self, status: str, **more: Any) -> None:
-        """Replace state.json."""
-        write_json(self.folder / "state.json", {"status": status, "at": round(time.time(), 3), **more})
+        """Replace state.json; where a running task is need not outlive a power cut, how it ended must."""
+        content = {"status": status, "at": round(time.time(), 3), **more}
+        write_json(self.folder / "state.json", content, durable=status != "running")
 
 
 def submit(kind: str, title: str, run: Path, commands: Sequence[Sequence[str]], device: str = "auto") -> Task:
@@ -125,10 +126,9 @@ def waiting(device: str | None = None) -> list[Task]:
 
 def find(name: str | Path) -> Task:
     """A task by its id, or the newest one of a RUN folder that is not over; BadInput when there is none."""
+    if NAME.fullmatch(str(name)) and (task := opened(_tasks() / name)) is not None:
+        return task
     known = tasks()
-    for task in known:
-        if task.id == str(name):
-            return task
     of_run = [task for task in known if task.run.resolve() == Path(name).resolve()]
     for task in reversed(of_run):
         if task.status not in OVER:
@@ -146,7 +146,7 @@ def cancel(task: Task, stop: Stop = "keep", wait: float = ANSWER) -> str:
     """
     if task.status in OVER:
         return task.status
-    write_json(task.folder / "request.json", {"stop": stop, "at": time.time()})
+    write_json(task.folder / "request.json", {"stop": stop, "at": time.time()}, durable=False)
     limit = time.monotonic() + wait
     with contextlib.suppress(Timeout):
         with FileLock(task.folder / ".lock", timeout=0):

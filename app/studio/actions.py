@@ -166,17 +166,17 @@ def take_off(run: str, number: int | str) -> Task:
 
 def cancel(task: str, discard: bool = False) -> str:
     """Stop a task, keeping what it has or not; how it then stands."""
-    return queue.cancel(_found(task), "discard" if discard else "keep")
+    return queue.cancel(task_of(task), "discard" if discard else "keep")
 
 
 def pause(task: str) -> str:
     """Stop a task until it is resumed, keeping its place in the line; how it then stands."""
-    return queue.cancel(_found(task), "pause")
+    return queue.cancel(task_of(task), "pause")
 
 
 def sooner(task: str) -> None:
     """Let a waiting task change places with the one before it."""
-    queue.sooner(_found(task))
+    queue.sooner(task_of(task))
 
 
 def hold(held: bool = True) -> None:
@@ -189,19 +189,19 @@ def hold(held: bool = True) -> None:
 
 def forget(task: str) -> None:
     """Take a task that is over off the list; its run stays."""
-    queue.forget(_found(task))
+    queue.forget(task_of(task))
 
 
 def force(task: str) -> str:
     """End a task's process at once."""
-    found = _found(task)
+    found = task_of(task)
     queue.force(found)
     return found.status
 
 
 def resume(task: str) -> Task:
     """Go on with a task that was cancelled, failed or lost."""
-    return queue.resume(_found(task))
+    return queue.resume(task_of(task))
 
 
 # What the buttons of the queue's list do to a task; hold and release are for the whole line.
@@ -298,9 +298,12 @@ def _named(job: Job) -> str:
     return "-".join([*map(home.slug, parts), job.hash[:8]])
 
 
-def _found(task: str) -> Task:
+def task_of(name: str) -> Task:
     """A task by its id, or the newest one of a run by the run's name."""
-    return queue.find(home.runs() / task if home.NAME.fullmatch(task) and is_run(home.runs() / task) else task)
+    made = [task for task in queue.tasks() if name in (task.id, task.run.name) and name]
+    if not made:
+        raise BadInput(f"{name!r} is no task and no run that has one. The queue's list shows all of them.")
+    return next((task for task in reversed(made) if task.status not in queue.OVER), made[-1])
 
 
 def _going_on(run: Path) -> Task | None:

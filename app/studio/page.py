@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.studio import actions, gallery, line, results, shelf, tabs, views
+from app.studio import actions, api, gallery, line, results, shelf, tabs, views
 from app.studio.tabs import QUIET, run_list, said
 
 TICK = 1.5  # seconds between two looks at the queue
@@ -69,7 +69,7 @@ def page() -> gr.Blocks:
             return views.progress(task_id), line.tasks(), line.header(), ended, *news
 
         shown = [watch, queued, standing, drawn, *look, attacked, worn, carried, latents]
-        gr.Timer(TICK).tick(look_again, [task, run, drawn, *marking], shown, api_visibility="private", **QUIET)
+        gr.Timer(TICK).tick(look_again, [task, run, drawn, *marking], shown, **QUIET)
 
         def opened(request: gr.Request) -> tuple[Any, ...]:
             """Whoever comes back finds the run of the address, or what is at work."""
@@ -87,30 +87,20 @@ def page() -> gr.Blocks:
                 actions.do(event.what, event.task)
             return chosen, views.progress(chosen), line.tasks(), line.header()
 
-        blocks.load(opened, None, [run, task, watch, queued, standing], api_visibility="private", **QUIET)
-        queued.select(done, task, [task, watch, queued, standing], api_visibility="private", **QUIET)
-        for deed in actions.DEEDS:
-            gr.api(_named(deed), api_name=deed)
-        run.focus(lambda: gr.Dropdown(run_list()), None, run, api_visibility="private", **QUIET)
+        blocks.load(opened, None, [run, task, watch, queued, standing], **QUIET)
+        queued.select(done, task, [task, watch, queued, standing], **QUIET)
+        api.register()
+        run.focus(lambda: gr.Dropdown(run_list()), None, run, **QUIET)
         run.change(None, run, None, js=REMEMBER)
-        run.change(said(_results), run, [*look, attacked, worn, carried], api_visibility="private", **QUIET)
+        run.change(said(_results), run, [*look, attacked, worn, carried], **QUIET)
         for tab, part, view in (
             (look_tab, look, said(tabs.looked)), (attack_tab, [attacked], said(results.attacks)),
             (ledger_tab, [worn], said(shelf.ledger)), (export_tab, [carried], said(shelf.formats)),
         ):  # fmt: skip
-            tab.select(view, run, part, api_visibility="private", **QUIET)
-        gallery_tab.select(said(gallery.latents), marking, latents, api_visibility="private", **QUIET)
-        compare_tab.select(said(shelf.compare), None, compared, api_visibility="private", **QUIET)
+            tab.select(view, run, part, **QUIET)
+        gallery_tab.select(said(gallery.latents), marking, latents, **QUIET)
+        compare_tab.select(said(shelf.compare), None, compared, **QUIET)
     return blocks
-
-
-def _named(deed: str) -> Any:
-    """What a button of the queue does, for programs."""
-
-    def act(task: str) -> str:
-        return actions.do(deed, task)
-
-    return said(act)
 
 
 def _results(run: str) -> list[Any]:

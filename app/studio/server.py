@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import re
@@ -16,12 +17,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import fastapi
 import gradio
 import uvicorn
+from starlette.requests import ClientDisconnect
 
 from app import home, queue
 from app.files import make
 from app.studio.page import CSS, HEAD, page, theme
 
 UPLOAD = "20mb"
+MOST = 22 * 2**20  # bytes of one request: an upload and what is around it; more is not even read
 HANDLERS = 8  # at a time, of one kind; they only read and write small files
 # What a page may load and whom it may ask: this host. Gradio's scripts build functions and styles at run time.
 POLICY = (
@@ -34,6 +37,7 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+CLOSE = (b"connection", b"close")
 ELSEWHERE = re.compile(rb"<(?:meta|link)\b[^>]*https?://[^>]*>")  # tags of Gradio's page that name other hosts
 
 Message = MutableMapping[str, Any]
@@ -60,7 +64,7 @@ def application(login: tuple[str, str] | None = None) -> App:
         css=CSS,
         head=HEAD,
     )
-    return confined(served)
+    return bounded(confined(served))
 
 
 def serve_forever(host: str, port: int, login: tuple[str, str] | None) -> None:
@@ -104,6 +108,47 @@ def confined(served: App) -> App:
         await served({**scope, "headers": plain}, receive, sent)
 
     return answer
+
+
+def bounded(served: App) -> App:
+    """The same application for requests of up to MOST bytes: of a larger one no more than that is read."""
+
+    async def answer(scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+        announced = dict(scope.get("headers", ())).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > MOST:
+            await _refuse(send)
+            return
+        taken, begun = 0, False
+
+        async def received() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            return message if taken <= MOST else {"type": "http.disconnect"}
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            if taken > MOST:  # it is said to a visitor who seems to have left
+                return
+            begun = True
+            if message.get("status") == 413:  # hang up, or the rest would still be read, if only to be thrown away
+                message = {**message, "headers": [*message["headers"], CLOSE]}
+            await send(message)
+
+        with contextlib.suppress(ClientDisconnect):
+            await served(scope, received, sent)
+        if taken > MOST and not begun:
+            await _refuse(send)
+
+    return answer
+
+
+async def _refuse(send: Callable[[Message], Awaitable[None]]) -> None:
+    """Answer a request that is too large, and hang up."""
+    text = f"A request may hold {MOST // 2**20} MB. A model is not uploaded: put it on this machine and give its path."
+    headers = [*HEADERS, (b"content-type", b"text/plain; charset=utf-8"), CLOSE]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
 
 
 def _checker(login: tuple[str, str]) -> Callable[[str, str], bool]:

@@ -19,7 +19,8 @@ from erase.errors import BadInput
 from generators.export.form import FORMS
 from generators.pocket.face_words import ATTRIBUTES
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": True}
+HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # programs have names of their own, in `api`
+QUIET: dict[str, Any] = {**HIDDEN, "show_progress": "hidden"}
 GALLERY = (Path(__file__).parent / "gallery.js").read_text(encoding="utf-8")
 FIRST = {"denoiser": "uce", "gan": actions.MARKED_BY}  # the method a family's form opens with
 
@@ -73,19 +74,19 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
                 going_on = gr.Button("Resume", size="sm", min_width=90)
                 ending = gr.Button("Force stop", size="sm", min_width=90)
 
-    model.change(said(_of_family), model, method, api_visibility="private", **QUIET)
+    model.change(said(_of_family), model, method, **QUIET)
     method.change(lambda name, m: (_card(name, m), gr.Dropdown(forms.presets(name), value=forms.OWN), {}),
-                  [method, model], [about, preset, values], api_visibility="private", **QUIET)  # fmt: skip
-    preset.change(said(_preset), [method, preset], values, api_visibility="private", **QUIET)
-    propose.click(said(_proposed), [model, concept], keep, api_name="neighbours")
+                  [method, model], [about, preset, values], **QUIET)  # fmt: skip
+    preset.change(said(_preset), [method, preset], values, **QUIET)
+    propose.click(said(_proposed), [model, concept], keep, **HIDDEN)
 
     asked = [model, concept, kind, anchor, keep, method, values, seed, measure]
-    start.click(said(lambda *asked: _begun(actions.erase(*asked))), asked, [task, run], api_name="erase")
-    pausing.click(said(lambda name: _stopped(actions.pause(name))), task, None, api_visibility="private")
-    keeping.click(said(lambda name: _stopped(actions.cancel(name))), task, None, api_visibility="private")
-    discarding.click(said(lambda name: _stopped(actions.cancel(name, True))), task, None, api_visibility="private")
-    going_on.click(said(lambda name: actions.resume(name).id), task, task, api_visibility="private")
-    ending.click(said(lambda name: _stopped(actions.force(name))), task, None, api_visibility="private")
+    start.click(said(lambda *asked: _begun(actions.erase(*asked))), asked, [task, run], **HIDDEN)
+    pausing.click(said(lambda name: _stopped(actions.pause(name))), task, None, **HIDDEN)
+    keeping.click(said(lambda name: _stopped(actions.cancel(name))), task, None, **HIDDEN)
+    discarding.click(said(lambda name: _stopped(actions.cancel(name, True))), task, None, **HIDDEN)
+    going_on.click(said(lambda name: actions.resume(name).id), task, task, **HIDDEN)
+    ending.click(said(lambda name: _stopped(actions.force(name))), task, None, **HIDDEN)
     return watch
 
 
@@ -106,11 +107,11 @@ def look(task: gr.State, run: gr.Dropdown) -> list[Any]:
                 prompt = gr.Textbox(label="Your own prompt", placeholder="A Cats image in Van Gogh style.")
                 seeds = gr.Textbox(label="Seeds", placeholder="0:2", min_width=100)
                 draw = gr.Button("Draw", size="sm")
-    strength.change(said(_at_strength), [run, strength], [pictures, over], api_name="before_after", **QUIET)
+    strength.change(said(_at_strength), [run, strength], [pictures, over], **QUIET)
     begun = said(lambda *asked: actions.look(*asked).id)
-    draw.click(begun, [run, prompt, seeds], task, api_name="draw")
-    measure.click(said(lambda name: actions.measure(name).id), run, task, api_name="measure")
-    auto.click(said(lambda name: actions.strength(name).id), run, task, api_name="best_strength")
+    draw.click(begun, [run, prompt, seeds], task, **HIDDEN)
+    measure.click(said(lambda name: actions.measure(name).id), run, task, **HIDDEN)
+    auto.click(said(lambda name: actions.strength(name).id), run, task, **HIDDEN)
     return [pictures, over, scored]
 
 
@@ -154,24 +155,19 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
     def shown(model: str, concept: str | None, first: int) -> tuple[str, str]:
         return gallery.latents(model, concept, first), gallery.counted(model, concept)
 
-    place, hidden = [model, concept, first], {"api_visibility": "private", **QUIET}
+    place = [model, concept, first]
     # One at a time: two clicks on one picture are kept in their order.
-    pictures.select(told, place, [pictures, counted], trigger_mode="multiple", concurrency_limit=1, **hidden)
-    gr.on([model.change, concept.change, first.change], shown, place, [pictures, counted], **hidden)
-    preset.change(said(_preset), [method, preset], values, **hidden)
-    draw.click(said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, api_name="latents")
-    later.click(lambda at: at + gallery.COUNT, first, first, **hidden).then(
-        said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **hidden
+    pictures.select(told, place, [pictures, counted], trigger_mode="multiple", concurrency_limit=1, **QUIET)
+    gr.on([model.change, concept.change, first.change], shown, place, [pictures, counted], **QUIET)
+    preset.change(said(_preset), [method, preset], values, **QUIET)
+    draw.click(said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **HIDDEN)
+    later.click(lambda at: at + gallery.COUNT, first, first, **QUIET).then(
+        said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **QUIET
     )
     start.click(
         said(lambda *asked: _begun(actions.erase_marked(*asked))), [model, concept, values, seed, measure], [task, run],
-        api_name="erase_marked",
-    ).success(lambda: gr.Tabs(selected="erase"), None, all_tabs, **hidden)  # fmt: skip
-
-    def mark(model: str, concept: str, seed: int, what: str) -> dict[str, list[int]]:
-        return kept.mark(model, concept, seed, what)  # type: ignore[arg-type]
-
-    gr.api(said(mark), api_name="mark")
+        **HIDDEN,
+    ).success(lambda: gr.Tabs(selected="erase"), None, all_tabs, **QUIET)  # fmt: skip
     return place, pictures
 
 
@@ -185,7 +181,10 @@ def attack(task: gr.State, run: gr.Dropdown) -> gr.HTML:
         start = gr.Button("Attack", variant="primary", min_width=120, elem_id="start-attack")
     found = gr.HTML(elem_id="attacks")
     start.click(
-        said(lambda *asked: actions.attack(*asked).id), [run, name, concept, budget, rows], task, api_name="attack"
+        said(lambda *asked: actions.attack(*asked).id),
+        [run, name, concept, budget, rows],
+        task,
+        **HIDDEN,
     )
     return found
 
@@ -197,8 +196,8 @@ def compare(run: gr.Dropdown) -> gr.HTML:
         other = gr.Dropdown(run_list(), label="Beside the run above", scale=4, elem_id="other")
         beside = gr.Button("Side by side", scale=0, min_width=140)
     sides = gr.HTML(elem_id="sides")
-    other.focus(lambda: gr.Dropdown(run_list()), None, other, api_visibility="private", **QUIET)
-    beside.click(said(shelf.contrast), [run, other], sides, api_name="contrast")
+    other.focus(lambda: gr.Dropdown(run_list()), None, other, **QUIET)
+    beside.click(said(shelf.contrast), [run, other], sides, **HIDDEN)
     return table
 
 
@@ -208,7 +207,7 @@ def ledger(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     with gr.Row(elem_classes="bar"):
         number = gr.Textbox(label="Number of the edit", min_width=120)
         off = gr.Button("Take it off, into a new run", min_width=160)
-    off.click(said(lambda *asked: actions.take_off(*asked).id), [run, number], task, api_name="take_off")
+    off.click(said(lambda *asked: actions.take_off(*asked).id), [run, number], task, **HIDDEN)
     return listed
 
 
@@ -222,9 +221,9 @@ def export(task: gr.State, run: gr.Dropdown) -> gr.HTML:
         fetch = gr.Button("Prepare the download", min_width=160)
     file = gr.File(label="Download", interactive=False, height=110, elem_id="download")
     card = gr.Markdown("*The model card of an export is shown here, with the proof that it loads.*", elem_id="card")
-    start.click(said(lambda *asked: actions.export(*asked).id), [run, form, strength], task, api_name="export")
+    start.click(said(lambda *asked: actions.export(*asked).id), [run, form, strength], task, **HIDDEN)
     fetch.click(said(lambda *asked: (str(actions.packed(*asked)), shelf.card(*asked))), [run, form], [file, card],
-                api_name="download")  # fmt: skip
+                **HIDDEN)  # fmt: skip
     return listed
 
 
@@ -266,7 +265,7 @@ def _control(field: forms.Field, values: gr.State) -> None:
     else:
         control = gr.Textbox(field.value, **common)
     write = functools.partial(_written, field.name)
-    control.change(write, [values, control], values, api_visibility="private", **QUIET)
+    control.change(write, [values, control], values, **QUIET)
 
 
 def _of_family(model: str) -> Any:
