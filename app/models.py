@@ -30,7 +30,7 @@ class Loading:
 class Source:
     """What a MODEL|RUN argument means: the base model's name or absolute path, and the run whose edit it wears.
 
-    An edit file, or a LoRA that was exported here, stands for its base model wearing it.
+    An edit file, or a LoRA or text encoder that was exported here, stands for its base model wearing it.
     """
 
     base: str
@@ -58,9 +58,9 @@ def source(name: str) -> Source:
     for bundled in generators.BUNDLED:
         if plain(bundled) == plain(name):
             return Source(bundled, None)
-    if edits.is_edit(Path(name)):
-        worn = edits.read(Path(name))
-        return Source(edits.base(worn, Path(name)), None, worn)
+    if (place := edits.place(Path(name))) is not None:
+        worn = edits.read(place)
+        return Source(edits.base(worn, place), None, worn)
     return Source(str(Path(name).resolve()) if Path(name).exists() else name, None)
 
 

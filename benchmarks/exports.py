@@ -14,7 +14,7 @@ from erase.methods import build
 from erase.model import Concept, Kind, Shot
 from erase.work import Work
 from generators.export.exporter import export
-from generators.export.form import FORMS, GAN, Asked, refusal
+from generators.export.form import FORMS, Asked, refusal
 
 if TYPE_CHECKING:
     from generators.stable_diffusion import StableDiffusion
@@ -50,7 +50,7 @@ class Row(BaseModel):
     seconds: float
     max_difference: float
     mean_difference: float
-    max_latent_difference: float
+    max_latent_difference: float | None
     effect: float
     tolerance: str
     ranks: tuple[int, int] | None = None
@@ -88,7 +88,7 @@ def exports(
                     effect=made.proof.effect, tolerance=made.proof.tolerance, ranks=made.facts.get("ranks"),
                     error=made.facts.get("error"), spectral_error=made.facts.get("spectral_error"),
                 )  # fmt: skip
-    whys = {name: refusal(name, edit, Asked()) for name in (*FORMS, GAN)}
+    whys = {name: refusal(name, edit, Asked()) for name in FORMS}
     return Exports(
         note=f"{concept} from {model.name} with uce ({len(edit.deltas)} tensors, {edit.storage_bytes} bytes); "
         f"{len(shots)} pictures compared on {model.device.type} in {str(model.dtype).removeprefix('torch.')}; seconds "

@@ -100,6 +100,8 @@ def _parts(given: str, dtype: torch.dtype, config: Path | None):
                 )
             return folder.read(home, name, dtype)
     path = Path(given).expanduser()
+    if given and path.is_dir() and not (path / "model_index.json").exists() and (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"  # an exported checkpoint beside its card
     if given and path.is_file():
         _refuse_pickle(path)
         return single_file.read(path, given, dtype, config)

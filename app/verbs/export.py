@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ from generators import BUNDLED
 from generators.export.card import approximation
 from generators.export.exporter import Exported, asked_of
 from generators.export.exporter import export as exporting
-from generators.export.form import FORMS, GAN, Asked, form, refusal
-from generators.export.gan import export_gan
-from generators.stylegan2.adapter import StyleGan
+from generators.export.form import FORMS, Asked, form, refusal
 
 
 def export(args: argparse.Namespace) -> Answer:
@@ -32,36 +29,24 @@ def export(args: argparse.Namespace) -> Answer:
         if what.base not in BUNDLED and not Path(args.source).exists():
             open_run(args.source)  # says what is missing there
         raise BadInput(f"{args.source} is a model without an edit. `studio erase` makes a RUN, which has one.")
-    asked = asked_of(args.form, args.strength, args.save_dtype, args.variant, args.error, args.rank)
+    asked = asked_of(
+        args.form, args.strength, args.save_dtype, args.variant, args.error, args.rank, args.size
+    )  # fmt: skip
     if args.form == "list":
         return _listed(edit, asked)
-    name = match(args.form, (*FORMS, GAN), "export format")
+    name = match(args.form, FORMS, "export format")
     if args.out is None:
         raise BadInput("Where to? Add --out PATH for the export.")
     if (why := refusal(name, edit, asked)) is not None:  # before the model is loaded
         raise BadInput(why)
     model = load(what.base, loading(args))
-    if name == GAN:
-        return _gan(model, edit, args)
     work = exporting(
         model, edit, Path(args.out), name, strength=args.strength, dtype=args.save_dtype, variant=args.variant,
-        error=args.error, rank=args.rank, force=args.force, report=what.run and what.run.report(),
+        error=args.error, rank=args.rank, size=args.size, force=args.force, report=what.run and what.run.report(),
         attacks=what.run and attacks_of(what.run.folder),
     )  # fmt: skip
     exported = follow(work, f"exporting as {name}")
     return Answer(_document(exported), _text(exported))
-
-
-def _gan(model: StyleGan, edit: Edit, args: argparse.Namespace) -> Answer:
-    """A GAN's formats prove themselves: every file is opened again and draws the same."""
-    work = export_gan(model, edit, args.out, strength=args.strength, force=args.force)
-    made = follow(work, "exporting as gan")
-    document = {"version": 1, "status": "done", "format": GAN, **asdict(made)}
-    text = (
-        f"Exported to {made.path} ({size(made.bytes)}): {', '.join(made.files)}. Reopened, each draws what the worn "
-        f"edit draws (largest pixel difference {made.max_difference:.2g})."
-    )
-    return Answer(document, text)
 
 
 def attacks_of(run: Path) -> dict[str, dict[str, Any]]:
@@ -71,15 +56,16 @@ def attacks_of(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def _listed(edit: Edit, asked: Asked) -> Answer:
-    listed, rows = [], []
-    for name in (*FORMS, GAN):
-        why = refusal(name, edit, asked)
-        about, opens = (form(name).about, form(name).opens) if name in FORMS else ("an edited generator", "")
-        listed.append({"name": name, "about": about, "opens": opens, "possible": why is None, "why_not": why})
-        rows.append((name, "yes" if why is None else "no", about if why is None else why, opens))
-    return Answer(
-        {"version": 1, "formats": listed}, table(("format", "can", "what it is, or why not", "who opens it"), rows)
-    )
+    """The formats that can carry the edit as a table, and a sentence for each that cannot."""
+    whys = {name: refusal(name, edit, asked) for name in FORMS}
+    listed = [
+        {"name": name, "about": form(name).about, "opens": form(name).opens, "possible": why is None, "why_not": why}
+        for name, why in whys.items()
+    ]
+    rows = [(name, form(name).about, form(name).opens) for name, why in whys.items() if why is None]
+    refused = [f"not {name}: {why}" for name, why in whys.items() if why is not None]
+    text = table(("format", "what it is", "who opens it"), rows)
+    return Answer({"version": 1, "formats": listed}, "\n".join([text, *([""] if refused else []), *refused]))
 
 
 def _document(exported: Exported) -> dict[str, Any]:
@@ -93,11 +79,12 @@ def _document(exported: Exported) -> dict[str, Any]:
 
 
 def _text(exported: Exported) -> str:
-    proof = exported.proof
+    proof, latent = exported.proof, exported.max_latent_difference
+    latents = "" if latent is None else f", largest latent difference {latent:.2g}"
+    reader = proof.reader[0].upper() + proof.reader[1:]
     lines = [
-        f"Exported to {exported.path} ({size(exported.bytes)}). A fresh process opened it with stock libraries alone "
-        f"and drew what the worn edit draws: largest pixel difference {proof.max_difference:.2g}, largest latent "
-        f"difference {proof.max_latent_difference:.2g} (required: {proof.tolerance}).",
+        f"Exported to {exported.path} ({size(exported.bytes)}). {reader} opened it and drew what the worn edit draws: "
+        f"largest pixel difference {proof.max_difference:.2g}{latents} (required: {proof.tolerance}).",
         *([approximation(exported.facts)] if exported.facts else []),
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Edits from files: the studio's own, exact or compressed, and LoRAs it exported."""
+"""Edits from what was exported: edit files, exact or compressed, LoRAs, and text encoders less those of their base."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from erase import ledger
-from erase.edit import Edit
+from erase.edit import Edit, canonical
 from erase.errors import BadInput
 from erase.low_rank import product
 from generators.checkpoints.tensors import contents, header
@@ -24,8 +24,22 @@ def lora_header(edit: Edit, modules: Mapping[str, str]) -> dict[str, str]:
     return {ABOUT: json.dumps(dict(edit.about), sort_keys=True), MODULES: json.dumps(dict(modules), sort_keys=True)}
 
 
-def is_edit(path: Path) -> bool:
-    """Whether a file is an edit or a LoRA rather than a model."""
+def place(path: Path) -> Path | None:
+    """Where an exported edit lies: the path itself, or the file in a folder; None where there is none.
+
+    A folder of text encoders is an edit as a whole.
+    """
+    if not path.is_dir():
+        return path if _is_edit(path) else None
+    if (path / "model_index.json").is_file():
+        return None
+    held = [file for file in path.glob("*.safetensors") if _is_edit(file)]
+    if len(held) == 1:
+        return held[0]
+    return path if any(ABOUT in header(file)[1] for file in _towers(path).values()) else None
+
+
+def _is_edit(path: Path) -> bool:
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     tensors, metadata = header(path)
@@ -33,7 +47,9 @@ def is_edit(path: Path) -> bool:
 
 
 def read(path: Path) -> Edit:
-    """The Edit of a file; BadInput for a LoRA that does not say which weights of which model it changes."""
+    """The Edit at a `place`; BadInput for a LoRA that does not say which weights of which model it changes."""
+    if path.is_dir():
+        return _difference(path)
     metadata = header(path)[1]
     if "edit" in metadata:
         return Edit.load(path)
@@ -56,6 +72,34 @@ def base(edit: Edit, path: Path) -> str:
     if found is None:
         raise BadInput(f"{path} does not say which model it was made for; wear it with the Python API, Edit.worn.")
     return found
+
+
+def _towers(folder: Path) -> dict[str, Path]:
+    """The text encoders of a folder by the part of a model they replace."""
+    files = {"text": folder / "model.safetensors"} if (folder / "config.json").is_file() else {
+        "text": folder / "text_encoder" / "model.safetensors", "text_2": folder / "text_encoder_2" / "model.safetensors"
+    }  # fmt: skip
+    return {part: file for part, file in files.items() if file.is_file()}
+
+
+def _difference(folder: Path) -> Edit:
+    """What text encoders have that those of their base do not, at the dtype they are stored in."""
+    from generators import load  # late, for it imports what reads models
+
+    towers = _towers(folder)
+    about = json.loads(next(metadata[ABOUT] for file in towers.values() if ABOUT in (metadata := header(file)[1])))
+    model = load(base(Edit({}, about), folder), device="cpu", dtype="fp32")
+    before = {canonical(name): weight.detach() for name, weight in model.network.named_parameters()}
+    deltas = {}
+    for part, file in towers.items():
+        for name, weight in contents(file).items():
+            old = before.get(f"{part}.{name}")
+            if old is None or old.shape != weight.shape:
+                raise BadInput(f"{folder} holds another text encoder than {model.name}, which it says it was made for.")
+            delta = weight.float() - old.to(weight.dtype).float()
+            if delta.any():
+                deltas[f"{part}.{name}"] = delta
+    return Edit(deltas, about)
 
 
 def _delta(tensors: Mapping[str, Tensor], module: str) -> Tensor:

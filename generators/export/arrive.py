@@ -1,4 +1,4 @@
-"""Exports appear whole or not at all: written beside their place, flushed, and renamed at the end."""
+"""Exports appear whole or not at all: written in a hidden folder beside their place, flushed, and moved at the end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from erase.errors import BadInput
 
-CARD = "README.md"
-# One of these is in every folder that --force may replace: a pipeline's index, an export's proof.
-OURS = ("model_index.json", "proof.json")
+CARD, PROOF = "README.md", "proof.json"
 
 
 def is_file(target: Path) -> bool:
     """Whether an export to this path is one file with its card beside it, rather than a folder."""
-    return target.suffix == ".safetensors"
+    return target.suffix in (".safetensors", ".pt")
 
 
 def card_of(target: Path) -> Path:
@@ -30,41 +29,38 @@ def card_of(target: Path) -> Path:
 
 @contextmanager
 def arriving(target: Path, *, force: bool, file: str | None = None) -> Iterator[Path]:
-    """A temporary folder beside `target` that becomes it when the block ends well, and vanishes otherwise.
+    """A temporary folder that becomes `target` when the block ends well, and vanishes otherwise.
 
-    For a target named *.safetensors, `file` of that folder becomes it, and the folder's card stands beside it. Raises
-    BadInput for a target that holds something: without `force` anything, with it anything but an export. A full disk is
-    BadInput too.
+    For a target that names a file, `file` of that folder becomes it, and the folder's card stands beside it. Raises
+    BadInput for a target that holds something: without `force` anything, with it anything but an export; for a place
+    that cannot be written to, and for a full disk.
     """
+    home = target.with_name(f".{target.name}.writing")
+    if home.exists():  # of a killed process, or of one that is at work
+        with _held(home, target):
+            _put_back(home, target)
+            shutil.rmtree(home, ignore_errors=True)
     _refuse_to_overwrite(target, force, file)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{target.parent} cannot be made ({error.strerror}).") from error
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.writing")
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.replaced")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this number
-        temporary.mkdir()
-        yield temporary
-        _flush(temporary)
-        if is_file(target) and file:
-            if (temporary / CARD).exists():
-                os.replace(temporary / CARD, card_of(target))
-            os.replace(temporary / file, target)
-        else:
-            if target.exists():
-                os.replace(target, replaced)
-            os.replace(temporary, target)
-    except (OSError, SafetensorError) as error:
-        if replaced.exists() and not target.exists():
-            os.replace(replaced, target)
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise BadInput(f"No disk space left while writing {target}; nothing of it was kept.") from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        raise BadInput(f"{target} cannot be made ({error.strerror}); choose another place.") from error
+    with _held(home, target):
+        whole = home / "whole"
+        try:
+            whole.mkdir()
+            yield whole
+            _settle(whole)
+            _move(home, target, file)
+        except BaseException as error:
+            _put_back(home, target)
+            if getattr(error, "errno", None) == errno.ENOSPC or (
+                isinstance(error, SafetensorError) and "No space left" in str(error)
+            ):
+                raise BadInput(f"No disk space left while writing {target}; nothing of it was kept.") from error
+            raise
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def room(target: Path, needed: int) -> None:
@@ -80,27 +76,80 @@ def room(target: Path, needed: int) -> None:
 def _refuse_to_overwrite(target: Path, force: bool, file: str | None) -> None:
     if is_file(target):
         if file is None:
-            raise BadInput(f"{target} names a file, and this export is a folder; leave .safetensors out.")
+            raise BadInput(f"{target}: this format is not written as {target.suffix}; leave that out for a folder.")
         if target.is_dir():
-            raise BadInput(f"{target} is a folder; name the file to write, or give a folder without .safetensors.")
+            raise BadInput(f"{target} is a folder; name the file to write, or give a folder without {target.suffix}.")
         there = [path for path in (target, card_of(target)) if path.exists()]
         if there and not force:
             raise BadInput(f"{there[0]} is already there; choose another name or replace it with --force.")
+        if target.exists() and not card_of(target).is_file():
+            raise BadInput(f"{target} has no card beside it, and --force replaces only exports; choose another name.")
     elif target.exists():
         if not target.is_dir():
             raise BadInput(f"{target} is a file; give a folder to export into.")
         if any(target.iterdir()):
             if not force:
                 raise BadInput(f"{target} already holds something; choose another folder or replace it with --force.")
-            if not any((target / name).is_file() for name in OURS):
+            if not (target / PROOF).is_file():
                 raise BadInput(
                     f"{target} holds something that is no export, and --force replaces only exports; choose another."
                 )
 
 
-def _flush(folder: Path) -> None:
-    """Asks the disk to hold every file, so that a power cut after the renaming finds them whole."""
+@contextmanager
+def _held(home: Path, target: Path) -> Iterator[None]:
+    """Inside the block this process alone writes to `target`; the system lets go even after kill -9."""
+    lock = FileLock(home / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BadInput(f"{target} is being written by another process; wait for it, or choose another.") from error
+    except OSError as error:
+        raise BadInput(f"{target} cannot be written ({error.strerror}); choose another place.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _places(home: Path, target: Path) -> list[tuple[Path, Path]]:
+    """What a replaced export consists of, and where each part is kept until the new one is there."""
+    parts = (target, card_of(target)) if is_file(target) else (target,)
+    return [(part, home / "replaced" / part.name) for part in parts]
+
+
+def _move(home: Path, target: Path, file: str | None) -> None:
+    """The old export aside, the new one into its place: a card without a file looks like nothing, so it comes first."""
+    for part, kept in _places(home, target):
+        if part.exists():
+            kept.parent.mkdir(exist_ok=True)
+            os.replace(part, kept)
+    if is_file(target) and file:
+        if (home / "whole" / CARD).exists():
+            os.replace(home / "whole" / CARD, card_of(target))
+        os.replace(home / "whole" / file, target)
+    else:
+        os.replace(home / "whole", target)
+
+
+def _put_back(home: Path, target: Path) -> None:
+    """The old export in its place again, where the new one did not arrive."""
+    if target.exists():
+        return
+    for part, kept in _places(home, target):
+        if kept.exists():
+            os.replace(kept, part)
+        elif is_file(target):
+            part.unlink(missing_ok=True)  # the card of a file that never came
+
+
+def _settle(folder: Path) -> None:
+    """Asks the disk to hold every file, so that a power cut after the move finds them whole, and makes them as readable
+    as files usually are, which safetensors does not."""
+    usual = folder.parent / "usual"
+    usual.touch()
     for path in folder.rglob("*"):
         if path.is_file():
+            path.chmod(usual.stat().st_mode)
             with path.open("r+b") as file:
                 os.fsync(file.fileno())

@@ -38,6 +38,7 @@ def card(
     *,
     licence: str | None = None,
     recipe: str,
+    gan: bool = False,
 ) -> str:
     """README.md with front matter, from `Edit.about`, the JSON of `judge` and of attacks by name, the base's licence,
     and how the export is loaded."""
@@ -46,12 +47,12 @@ def card(
     known = PurePath(model).name if model else None  # a local model's folder is nobody's business
     front = {
         "license": licence or "unknown",
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
-        "tags": ["concept-erasure", "stable-diffusion", "text-to-image"],
+        "library_name": "pytorch" if gan else "diffusers",
+        "pipeline_tag": "unconditional-image-generation" if gan else "text-to-image",
+        "tags": ["concept-erasure", "stylegan2" if gan else "stable-diffusion"],
         "base_model": known,
     }
-    named = known or "A diffusion model"
+    named = known or ("A GAN" if gan else "A diffusion model")
     sections = [
         "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items() if value is not None) + "---",
         f"# {named} without {_listing(names)}" if names else f"# {named}, unedited",
@@ -77,22 +78,23 @@ def spoken(about: Mapping[str, Any]) -> str:
 
 def proof_section(proof: Mapping[str, Any], stored: Stored) -> str:
     """The part of the card that says what is in this very export and how it was checked."""
-    prompts = ", ".join(
-        f"{prompt!r} (seed {seed})" for prompt, seed in zip(proof["prompts"], proof["seeds"], strict=True)
-    )
+    shots = zip(proof["prompts"], proof["seeds"], strict=True)
+    drawn = ", ".join(f"{prompt!r} (seed {seed})" if prompt else f"seed {seed}" for prompt, seed in shots)
     versions = ", ".join(f"{name} {version}" for name, version in proof["versions"].items())
     where = f"{proof['dtype']}, {proof['device']}; {versions}"
     option = f", variant `{stored.variant}` (pass `variant={stored.variant!r}` when loading)" if stored.variant else ""
+    latent = proof["max_latent_difference"]
+    steps = "" if latent is None else f" in {proof['steps']} steps at guidance {proof['guidance']:g}"
+    latents = "" if latent is None else f", the largest latent difference {latent:.3g}"
     lines = [
         "## Proof",
         f"Format `{stored.form}`. The edit is in it at strength {stored.strength:g}; weights are stored as "
         f"{stored.dtype}{option}.",
         *([approximation(stored.facts)] if stored.facts else []),
-        f"After writing, a clean process with stock libraries alone opened it and drew {prompts} in "
-        f"{proof['steps']} steps at guidance {proof['guidance']:g} ({where}). Against the model wearing the edit, the "
-        f"largest pixel difference was {proof['max_difference']:.3g} of a range of 1 (mean "
-        f"{proof['mean_difference']:.3g}), the largest latent difference {proof['max_latent_difference']:.3g}; "
-        f"required: {proof['tolerance']}. The edit itself changes these pictures by {proof['effect']:.3g} on average.",
+        f"After writing, {proof['reader']} opened it and drew {drawn}{steps} ({where}). Against the model wearing the "
+        f"edit, the largest pixel difference was {proof['max_difference']:.3g} of a range of 1 (mean "
+        f"{proof['mean_difference']:.3g}){latents}; required: {proof['tolerance']}. The edit itself changes these "
+        f"pictures by {proof['effect']:.3g} on average.",
     ]
     return "\n\n".join(lines) + "\n"
 

@@ -56,9 +56,9 @@ def _recipe(place: Place) -> str:
 FORM = Form(
     about="a LoRA under PEFT's names",
     opens="diffusers, PEFT",
-    file=FILE,
+    files={".safetensors": FILE},
     adds=True,
-    options=("error", "rank"),
+    options=("error", "rank", "size"),
     approximates=lambda asked: True,
     refusal=thin.refusal,
     write=_write,

@@ -15,14 +15,14 @@ from generators.export import thin
 from generators.export.form import Asked, Facts, Form, Place
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion import StableDiffusion
+    from generators.export.form import Model
 
 FILE = "edit.safetensors"
 WEAR = Path(__file__).with_name("wear.py")
 
 
-def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
-    if not _compressed(asked):
+def _write(model: Model, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
+    if not asked.compressed:
         cast = {name: delta.to("cpu", asked.dtype or delta.dtype) for name, delta in edit.deltas.items()}
         Edit(cast, edit.about).save(folder / FILE)
         yield Step("write", 1, 1)
@@ -35,11 +35,13 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
     return made.facts
 
 
-def _compressed(asked: Asked) -> bool:
-    return asked.error is not None or asked.rank is not None
-
-
 def _recipe(place: Place) -> str:
+    if place.kind == "gan":
+        return (
+            f"With the studio: `studio sample {place.path} --seeds 0:8 --out pictures.png`, or in Python:\n\n"
+            f'```python\nfrom erase.edit import Edit\nfrom generators import load\n\nmodel = load("{place.base}")\n'
+            f'with Edit.load("{place.path}").worn(model.network):\n    images = model.synthesis(model.mapping(z))\n```'
+        )
     return (
         f'With the studio: `studio sample {place.path} --prompt "{place.prompt}" --out picture.png`. Without it, this '
         f"is all it takes:\n\n```python\nfrom diffusers import DiffusionPipeline\n\npipe = "
@@ -56,10 +58,10 @@ def snippet() -> str:
 FORM = Form(
     about="the weight changes alone: exact, or compressed with --error or --rank",
     opens="this studio; a loader of a few lines is in the card",
-    file=FILE,
+    files={".safetensors": FILE},
     adds=True,
-    options=("error", "rank"),
-    approximates=_compressed,
+    options=("error", "rank", "size"),
+    approximates=lambda asked: asked.compressed,
     refusal=lambda edit, asked: None if edit.deltas else "There is no change to carry.",
     write=_write,
     recipe=_recipe,

@@ -18,14 +18,17 @@ from erase.errors import BadInput, match
 from erase.model import Shot
 from erase.work import Step, Work
 from generators.export import card as cards
-from generators.export.arrive import CARD, arriving, is_file
-from generators.export.form import FORMS, GAN, Asked, Facts, Form, Place, form, refusal
+from generators.export import gan
+from generators.export.arrive import CARD, PROOF, arriving, is_file
+from generators.export.form import FORMS, OF_GANS, Asked, Facts, Form, Place, form, refusal
+from generators.export.modelspec import predicts_v
 from generators.export.proof import Proof, prove
+from generators.stylegan2.adapter import StyleGan
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion import StableDiffusion
+    from generators.export.form import Model
 
-OPTIONS = ("variant", "error", "rank")
+OPTIONS = ("variant", "error", "rank", "size")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,13 +50,13 @@ class Exported:
         return self.proof.max_difference
 
     @property
-    def max_latent_difference(self) -> float:
-        """The largest difference of a final latent."""
+    def max_latent_difference(self) -> float | None:
+        """The largest difference of a final latent; a GAN has none."""
         return self.proof.max_latent_difference
 
 
 def export(
-    model: StableDiffusion,
+    model: Model,
     edit: Edit | None,
     out: str | Path,
     name: str = "pipeline",
@@ -63,6 +66,7 @@ def export(
     variant: str | None = None,
     error: float | None = None,
     rank: int | None = None,
+    size: float | None = None,
     force: bool = False,
     report: Mapping[str, Any] | None = None,
     attacks: Mapping[str, Mapping[str, Any]] | None = None,
@@ -70,29 +74,30 @@ def export(
 ) -> Work[Exported]:
     """Writes the edit at a strength in a format, opens it with stock libraries alone and compares `shots`.
 
-    `out` is a folder, or for formats of one file a name ending in .safetensors. `dtype` is fp32, bf16 or fp16, None
-    keeps what there is. `report` and `attacks` are the JSON of `judge` and `attack` for the card. What is written
-    appears whole or not at all. Raises BadInput for a format that cannot carry the edit, a target that holds something,
-    an edit of another model or a full disk, and Unproven if the pictures differ.
+    `out` is a folder, or for formats of one file a name ending in .safetensors (gan: or .pt). `dtype` is fp32, bf16 or
+    fp16, None keeps what there is. `report` and `attacks` are the JSON of `judge` and `attack` for the card. What is
+    written appears whole or not at all. Raises BadInput for a format that cannot carry the edit, a target that holds
+    something, an edit of another model or a full disk, and Unproven if the pictures differ.
     """
     started, out, edit = time.perf_counter(), Path(out).expanduser(), edit or Edit({}, {})
-    name = match(name, (*FORMS, GAN), "export format")
-    asked = asked_of(name, strength, dtype, variant, error, rank)
-    if (why := refusal(name, edit, asked)) is not None:
+    name = match(name, FORMS, "export format")
+    asked = asked_of(name, strength, dtype, variant, error, rank, size)
+    if (why := _refusal(model, edit, name, asked, out)) is not None:
         raise BadInput(why)
-    if name == GAN:
-        raise BadInput("A GAN is written by generators.export.gan.export_gan.")
     kind = form(name)
     if kind.adds:  # the strength is in what is written
         edit, asked = _at(edit, strength), replace(asked, strength=1.0)
-    compared = list(shots) if shots is not None else [Shot(0, cards.spoken(edit.about))]
-    with arriving(out, force=force, file=kind.file) as folder:
+    with arriving(out, force=force, file=kind.files.get(out.suffix)) as folder:
         facts = yield from kind.write(model, edit, folder, asked)
         yield Step("written", 1, 1)
-        proof = yield from prove(model, edit, asked, name, kind, folder, compared)
-        (folder / "proof.json").write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
+        if isinstance(model, StyleGan):
+            proof = yield from gan.prove(model, edit, asked, kind, folder, shots or ())
+        else:
+            compared = list(shots) if shots is not None else [Shot(0, cards.spoken(edit.about))]
+            proof = yield from prove(model, edit, asked, name, kind, folder, compared)
+        (folder / PROOF).write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
         text = cards.card(
-            edit.about, report, attacks or {}, licence=model.licence,
+            edit.about, report, attacks or {}, licence=model.licence or None, gan=isinstance(model, StyleGan),
             recipe=kind.recipe(_place(model, edit, out, kind, asked)),
         )  # fmt: skip
         stored = cards.Stored(name, strength, _dtype_name(asked, model, edit, kind), variant, facts)
@@ -116,8 +121,26 @@ def _at(edit: Edit, strength: float) -> Edit:
     return edit if strength == 1 else Edit(scaled.deltas, {**edit.about, "parents": scaled.about["parents"]})
 
 
+def _refusal(model: Model, edit: Edit, name: str, asked: Asked, out: Path) -> str | None:
+    """Why this model cannot be exported so, or there."""
+    if isinstance(model, StyleGan) and name not in OF_GANS:
+        return f"{model.name} is a GAN, which goes out as {' or '.join(OF_GANS)}."
+    if not isinstance(model, StyleGan) and name == "gan":
+        return f"{model.name} is a diffusion model; gan is for generators."
+    base = Path(model.name).expanduser()
+    if base.exists() and out.exists() and base.samefile(out):
+        return f"{out} is the base model itself, which the edit needs; choose another place."
+    return refusal(name, edit, asked)
+
+
 def asked_of(
-    name: str, strength: float, dtype: str | None, variant: str | None, error: float | None, rank: int | None
+    name: str,
+    strength: float,
+    dtype: str | None,
+    variant: str | None,
+    error: float | None,
+    rank: int | None,
+    size: float | None = None,
 ) -> Asked:
     """What is asked for, checked; BadInput for values that cannot be meant and options the format does not have."""
     if dtype is not None and dtype not in DTYPES:
@@ -128,28 +151,31 @@ def asked_of(
         raise BadInput(f"The error is a share of the edit between 0 and 1, such as 0.01, not {error:g}.")
     if rank is not None and rank < 1:
         raise BadInput(f"The rank should be at least 1, not {rank}.")
+    if size is not None and not 0 < size < math.inf:
+        raise BadInput(f"The size is in megabytes, such as 5, not {size:g}.")
     known = form(name).options if name in FORMS else OPTIONS
-    for option, value in (("variant", variant), ("error", error), ("rank", rank)):
+    for option, value in (("variant", variant), ("error", error), ("rank", rank), ("size", size)):
         if value is not None and option not in known:
             raise BadInput(f"{name} has no --{option}; it takes {', '.join(f'--{each}' for each in known) or 'none'}.")
-    if error is not None and rank is not None:
-        raise BadInput("Give --error or --rank, not both: each decides the other.")
+    if sum(value is not None for value in (error, rank, size)) > 1:
+        raise BadInput("Give one of --error, --rank and --size, not more: each decides the others.")
     if "lora" in name and find_spec("peft") is None:
         raise BadInput("diffusers loads LoRAs with the package peft, which is not here; `pip install peft`.")
-    return Asked(strength, DTYPES[dtype] if dtype else None, variant, error, rank)
+    return Asked(strength, DTYPES[dtype] if dtype else None, variant, error, rank, size)
 
 
-def _place(model: StableDiffusion, edit: Edit, out: Path, kind: Form, asked: Asked) -> Place:
+def _place(model: Model, edit: Edit, out: Path, kind: Form, asked: Asked) -> Place:
     return Place(
         path=out.name if is_file(out) or kind.file is None else f"{out.name}/{kind.file}",
         base=PurePath(model.name).name,
         prompt=cards.spoken(edit.about),
-        xl=model.family == "xl",
-        v_prediction=model.scheduler.config.get("prediction_type") == "v_prediction",
+        kind="gan" if isinstance(model, StyleGan) else model.family,
+        v_prediction=not isinstance(model, StyleGan) and predicts_v(model),
         variant=asked.variant,
     )
 
 
-def _dtype_name(asked: Asked, model: StableDiffusion, edit: Edit, kind: Form) -> str:
-    own = {delta.dtype for delta in edit.deltas.values()} if kind.adds and kind.file else {model.dtype}
+def _dtype_name(asked: Asked, model: Model, edit: Edit, kind: Form) -> str:
+    whole = torch.float32 if isinstance(model, StyleGan) else model.dtype
+    own = {delta.dtype for delta in edit.deltas.values()} if kind.adds and kind.file else {whole}
     return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in ({asked.dtype} if asked.dtype else own)))

@@ -15,10 +15,14 @@ from erase.work import Work
 
 if TYPE_CHECKING:
     from generators.stable_diffusion import StableDiffusion
+    from generators.stylegan2.adapter import StyleGan
+
+    Model = StableDiffusion | StyleGan
 
 # Each is a module of this package that defines FORM; the order is the one they are listed in.
-FORMS = ("pipeline", "single-file", "kohya-lora", "diffusers-lora", "plugin", "edit")
-GAN = "gan"
+FORMS = ("pipeline", "single-file", "kohya-lora", "diffusers-lora", "plugin", "edit", "gan")
+OF_GANS = ("edit", "gan")
+DIFFUSION = ("unet.", "text.", "text_2.")  # how the parameters of a diffusion model begin
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Asked:
     """What a user may ask of a format: how much of the edit, stored how, and how exactly.
 
     `dtype` None keeps what the model or the edit has; `variant` goes into a pipeline's file names; low-rank formats
-    take a relative `error` or a `rank`.
+    take a relative `error`, a `rank`, or the `size` in megabytes that they should stay below.
     """
 
     strength: float = 1.0
@@ -34,17 +38,23 @@ class Asked:
     variant: str | None = None
     error: float | None = None
     rank: int | None = None
+    size: float | None = None
+
+    @property
+    def compressed(self) -> bool:
+        """Whether low rank was asked for."""
+        return not self.error is self.rank is self.size is None
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a recipe for loading names: the written file or folder, the base model, a prompt, and whether it is XL."""
+    """What a recipe for loading names: the written file or folder, the base model, a prompt, and which kind it is."""
 
     path: str
     base: str
     prompt: str
-    xl: bool
-    v_prediction: bool
+    kind: str  # sd1, sd2, xl or gan
+    v_prediction: bool = False
     variant: str | None = None
 
 
@@ -54,19 +64,24 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Form:
-    """One format. `file` is the one file it consists of, None for a folder; `adds` says that it is no whole model but
-    is added to the base; `options` are the fields of Asked it takes beside strength and dtype; `approximates` says
-    whether something is left out."""
+    """One format. `files` are those of its files that a target may be named after, by how that name ends; `adds` says
+    that it is no whole model but is added to the base; `options` are the fields of Asked it takes beside strength and
+    dtype; `approximates` says whether something is left out."""
 
     about: str
     opens: str
-    file: str | None
+    files: Mapping[str, str]
     adds: bool
     options: tuple[str, ...]
     approximates: Callable[[Asked], bool]
     refusal: Callable[[Edit, Asked], str | None]
-    write: Callable[[StableDiffusion, Edit, Path, Asked], Work[Facts]]
+    write: Callable[[Any, Edit, Path, Asked], Work[Facts]]
     recipe: Callable[[Place], str]
+
+    @property
+    def file(self) -> str | None:
+        """The one file it consists of; None for a folder of several."""
+        return next(iter(self.files.values())) if len(self.files) == 1 else None
 
 
 def form(name: str) -> Form:
@@ -76,7 +91,9 @@ def form(name: str) -> Form:
 
 def refusal(name: str, edit: Edit, asked: Asked) -> str | None:
     """Why this edit cannot be exported in a format, in a sentence; None where it can."""
-    diffusion = all(name.startswith(("unet.", "text.", "text_2.")) for name in edit.deltas)
-    if name == GAN:
-        return "This edit changes a diffusion model; gan is for generators." if diffusion else None
-    return form(name).refusal(edit, asked) if diffusion else f"This edit changes a GAN, which goes out as {GAN}."
+    diffusion = all(parameter.startswith(DIFFUSION) for parameter in edit.deltas)
+    if name not in OF_GANS and not diffusion:
+        return f"This edit changes a GAN, which goes out as {' or '.join(OF_GANS)}."
+    if name == "gan" and diffusion and edit.deltas:
+        return "This edit changes a diffusion model; gan is for generators."
+    return form(name).refusal(edit, asked)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from generators.stable_diffusion import StableDiffusion
 
 FILE = "lora.safetensors"
-OUT_PROJ = "self_attn.out_proj.weight"
+PROJECTIONS = [f"self_attn.{which}_proj.weight" for which in ("q", "k", "v", "out")]
 DEEP = 2  # InvokeAI knows an SDXL LoRA by a transformer block of this number or a later one
 
 
@@ -62,12 +62,12 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
 def _silent(model: StableDiffusion, held: Mapping[str, Factors]) -> dict[str, Factors]:
     """Zero changes without which loaders do not recognise the file.
 
-    diffusers needs `out_proj` beside a text encoder's other projections; InvokeAI a deep block of XL.
+    Beside a text encoder's other layers diffusers needs `out_proj`, and A1111 passes over an attention of OpenCLIP
+    unless all four of its projections are there. InvokeAI needs a deep block of XL.
     """
     parameters = {canonical(name): weight for name, weight in model.network.named_parameters()}
-    wanted = {
-        f"{found[1]}{OUT_PROJ}" for name in held if (found := re.match(r"(text.*\.layers\.\d+\.)", name)) is not None
-    }
+    layers = {found[1] for name in held if (found := re.match(r"(text.*\.layers\.\d+\.)", name)) is not None}
+    wanted = {layer + projection for layer in layers for projection in PROJECTIONS}
     if model.family == "xl" and not any(_depth(name) >= DEEP for name in held):
         deep = [name for name in parameters if _depth(name) >= DEEP and name.endswith("attn2.to_k.weight")]
         wanted |= set(deep[:1])
@@ -101,9 +101,9 @@ REMOVABLE = (
 FORM = Form(
     about="a LoRA under kohya's names",
     opens="A1111, Forge, ComfyUI, InvokeAI, diffusers",
-    file=FILE,
+    files={".safetensors": FILE},
     adds=True,
-    options=("error", "rank"),
+    options=("error", "rank", "size"),
     approximates=lambda asked: True,
     refusal=thin.refusal,
     write=_write,

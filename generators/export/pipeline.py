@@ -40,7 +40,7 @@ def _recipe(place: Place) -> str:
 FORM = Form(
     about="a diffusers folder with the edit merged in",
     opens="diffusers",
-    file=None,
+    files={},
     adds=False,
     options=("variant",),
     approximates=lambda asked: False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from erase.edit import Edit
 from erase.work import Step, Work
+from generators.checkpoints.edits import ABOUT
 from generators.export.folder import config, nth, stored, write_json, write_tokenizer
 from generators.export.form import Asked, Facts, Form, Place
 
@@ -34,7 +36,8 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
             home = folder / f"text_encoder{nth(place)}" if len(towers) == 2 else folder
             words = folder / f"tokenizer{nth(place)}" if len(towers) == 2 else folder
             home.mkdir(exist_ok=True)
-            save_file(stored("text_encoder", text, dtype), home / "model.safetensors", metadata={"format": "pt"})
+            header = {"format": "pt", ABOUT: json.dumps(dict(edit.about), sort_keys=True)}
+            save_file(stored("text_encoder", text, dtype), home / "model.safetensors", metadata=header)
             write_json(home / "config.json", config(text, dtype))
             write_tokenizer(tokenizer, words)
             yield Step("write", place + 1, len(towers))
@@ -42,7 +45,7 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
 
 
 def _recipe(place: Place) -> str:
-    if place.xl:
+    if place.kind == "xl":
         load = (
             "from transformers import CLIPTextModel, CLIPTextModelWithProjection\n\n"
             f'first = CLIPTextModel.from_pretrained("{place.path}", subfolder="text_encoder")\n'
@@ -65,7 +68,7 @@ def _recipe(place: Place) -> str:
 FORM = Form(
     about="the erased text encoder as a transformers folder",
     opens="transformers, any pipeline of the family",
-    file=None,
+    files={},
     adds=True,
     options=(),
     approximates=lambda asked: False,

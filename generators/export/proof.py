@@ -46,14 +46,14 @@ class Unproven(RuntimeError):
 class Proof:
     """How the comparison was made and what it gave; pixel differences are of values in [0, 1].
 
-    The first three are between the clean process and the model wearing the edit. `stored_difference` is the largest
+    The first three are between what `reader` drew and the model wearing the edit. `stored_difference` is the largest
     pixel difference to the model wearing what our own reader finds in the file; `effect` what the edit itself changes,
     mean over pixels.
     """
 
     max_difference: float
     mean_difference: float
-    max_latent_difference: float
+    max_latent_difference: float | None
     stored_difference: float
     effect: float
     tolerance: str
@@ -64,6 +64,12 @@ class Proof:
     dtype: str
     device: str
     versions: Mapping[str, str]
+    reader: str = "a clean process with stock libraries alone"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of some packages."""
+    return {name: metadata.version(name) for name in packages}
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def prove(
         guidance=request["guidance"],
         dtype=request["dtype"],
         device=request["device"],
-        versions={name: metadata.version(name) for name in ("diffusers", "transformers", "torch", "safetensors")},
+        versions=versions("diffusers", "transformers", "torch", "safetensors"),
     )
     _judge(proof, bound, as_stored=stored is not wanted and _plain(model))
     return proof

@@ -74,7 +74,7 @@ def carried(model: StableDiffusion, dtype: torch.dtype) -> dict[str, str]:
 
 
 def _recipe(place: Place) -> str:
-    kind = "StableDiffusionXLPipeline" if place.xl else "StableDiffusionPipeline"
+    kind = "StableDiffusionXLPipeline" if place.kind == "xl" else "StableDiffusionPipeline"
     v = (
         "\n\nThis model predicts v, which the weights do not say: in A1111 put a .yaml with `parameterization: v` "
         "beside the file; Forge and ComfyUI have a setting or node for v-prediction."
@@ -93,7 +93,7 @@ def _recipe(place: Place) -> str:
 FORM = Form(
     about="one checkpoint with original keys and the edit merged in",
     opens="A1111, Forge, ComfyUI, InvokeAI, diffusers",
-    file=FILE,
+    files={".safetensors": FILE},
     adds=False,
     options=(),
     approximates=lambda asked: False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from erase.edit import Edit
+from erase.errors import BadInput
 from erase.low_rank import Factors, factored
 from erase.work import Step, Work
 from generators.export.form import Asked, Facts
 
 HALF = 0.5  # nobody is told to leave out more than this share of an edit
+NAMING = 800  # bytes a layer's names take in a file, at most
 ERROR = 0.01  # relative Frobenius error of the whole change, where nothing else is asked for
 
 
@@ -56,11 +59,12 @@ def factors(edit: Edit, asked: Asked, *, leave_out: bool) -> Work[Thin]:
     left = _left_out(edit)
     total = _norm(changed)
     share = _norm(left) / total if leave_out and total else 0.0
+    rank = asked.rank if asked.size is None else _rank_within(asked.size, edit, asked, leave_out=leave_out)
     found: dict[str, Factors] = {}
     whole: dict[str, Tensor] = {} if leave_out else {name: _cast(delta, asked) for name, delta in left.items()}
     riding = [name for name in changed if name not in left]
     for done, name in enumerate(riding, 1):
-        each = factored(changed[name], error=math.sqrt(error**2 - share**2), rank=asked.rank, dtype=asked.dtype)
+        each = factored(changed[name], error=math.sqrt(error**2 - share**2), rank=rank, dtype=asked.dtype)
         dense = _cast(changed[name], asked)
         if not leave_out and each.bytes >= dense.nbytes:
             whole[name] = dense
@@ -77,6 +81,23 @@ def factors(edit: Edit, asked: Asked, *, leave_out: bool) -> Work[Thin]:
         "left_out": share,
     }
     return Thin(found, whole, facts)
+
+
+def _rank_within(size: float, edit: Edit, asked: Asked, *, leave_out: bool) -> int:
+    """The largest rank at which all factors, and what is kept whole, weigh at most `size` megabytes."""
+    left, each = _left_out(edit), 0
+    kept = NAMING * (len(edit.deltas) + 5) + len(json.dumps(dict(edit.about)))
+    for name, delta in edit.deltas.items():
+        width = (asked.dtype or delta.dtype).itemsize
+        if name in left:
+            kept += 0 if leave_out else delta.numel() * width
+        elif delta.any():
+            each += (len(delta) + delta[0].numel()) * width
+    rank = int((size * 1e6 - kept) // each)
+    if rank < 1:
+        least = (kept + each) / 1e6
+        raise BadInput(f"{size:g} MB are too few for this edit: of rank 1 it takes {least:.2g} MB. Give more.")
+    return rank
 
 
 def _left_out(edit: Edit) -> dict[str, Tensor]:

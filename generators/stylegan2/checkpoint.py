@@ -56,7 +56,7 @@ def write_folder(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype = torc
     return paths
 
 
-def write_nvlabs(checkpoint: Checkpoint, path: Path) -> Path:
+def write_nvlabs(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> Path:
     """NVlabs' names and scale as safetensors, G_ema.… and D.…: `load_state_dict` of their modules takes each part."""
     shape = checkpoint.generator.shape
     tensors = _under("G_ema", layouts.with_filters(layouts.unfolded(checkpoint.generator), "generator"))
@@ -70,19 +70,20 @@ def write_nvlabs(checkpoint: Checkpoint, path: Path) -> Path:
     about = json.dumps({**checkpoint.about, "folded": False})
     metadata = {"layout": "nvlabs", "init_kwargs": json.dumps(kwargs), "about": about}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
+    save_file({name: value.contiguous() for name, value in _cast(tensors, dtype).items()}, path, metadata)
     return path
 
 
-def write_rosinality(checkpoint: Checkpoint, path: Path) -> Path:
+def write_rosinality(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> Path:
     """rosinality's .pt: g_ema, latent_avg and, if there is one, d; tensors only, so that `weights_only` reads it."""
     generator, shape = layouts.unfolded(checkpoint.generator), checkpoint.generator.shape
     held: dict[str, Any] = {
-        "g_ema": layouts.rosinality(generator, layouts.generator_names(shape)),
-        "latent_avg": generator["mapping.w_avg"],
+        "g_ema": _cast(layouts.rosinality(generator, layouts.generator_names(shape)), dtype),
+        "latent_avg": generator["mapping.w_avg"].to(dtype),
     }
     if checkpoint.critic is not None:
-        held["d"] = layouts.rosinality(layouts.unfolded(checkpoint.critic), layouts.critic_names(shape))
+        critic = layouts.rosinality(layouts.unfolded(checkpoint.critic), layouts.critic_names(shape))
+        held["d"] = _cast(critic, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(held, path)
     return path
@@ -183,6 +184,10 @@ def _sha256(path: Path) -> str:
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: value.to(dtype) for name, value in tensors.items()}
 
 
 def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

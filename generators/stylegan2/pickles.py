@@ -27,6 +27,7 @@ MOST_BYTES = 4 * 2**30
 MOST_OPCODES = 1_000_000
 MOST_TEXT = 16 * 2**20
 MOST_ELEMENTS = 2**28
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DEEPEST = 64
 # What a pickle of plain values, modules and tensors is written with; none of the ways to name things elsewhere.
 REFUSED_OPCODES = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ"}
@@ -96,8 +97,8 @@ def network_tensors(found: Mapping[str, Any], whole: int) -> dict[str, Tensor]:
         tensor = value.value if isinstance(value, Held) else value
         if not isinstance(tensor, Tensor):
             raise BadInput(f"{name} is {type(tensor).__name__}; possible in a network: tensors.")
-        if tensor.layout != torch.strided or tensor.dtype not in (torch.float16, torch.float32, torch.float64):
-            raise BadInput(f"{name} is {tensor.dtype}; possible in a network: float16, float32 and float64.")
+        if tensor.layout != torch.strided or tensor.dtype not in FLOATS:
+            raise BadInput(f"{name} is {tensor.dtype}; possible in a network: float16, bfloat16, float32, float64.")
         try:
             _in_bounds(
                 tensor.untyped_storage().nbytes() // tensor.itemsize,

@@ -194,12 +194,15 @@ def test_what_a_format_cannot_carry_is_said_before_writing(models, tmp_path):
     biased = random_edit(model, lambda name, weight: "attn2.to_out.0" in name, 0.3)
     refused(biased, "kohya-lora", r"changes 4 of them.*single-file, or leave them out with --error 0\.\d+\.$")
     refused(readers(model), "plugin", "cannot hold the U-Net, and this edit changes 8")
-    refused(readers(model), "gan", "changes a diffusion model")
+    refused(readers(model), "gan", "is a diffusion model; gan is for generators")
     refused(Edit({"synthesis.b4.const": torch.ones(2)}, {}), "pipeline", "changes a GAN")
     for name in ("kohya-lora", "diffusers-lora", "plugin", "edit"):
         refused(None, name, "no change|has none")
     refused(readers(model), "single-file", "has no --error", error=0.1)
-    refused(readers(model), "edit", "not both", error=0.1, rank=3)
+    refused(readers(model), "edit", "one of --error, --rank and --size", error=0.1, rank=3)
+    refused(readers(model), "edit", "one of --error, --rank and --size", size=1, rank=3)
+    refused(readers(model), "edit", r"0.001 MB are too few.*of rank 1 it takes 0\.0\d+ MB", size=0.001)
+    refused(readers(model), "edit", "in megabytes", size=-1)
     refused(readers(model), "edit", "share of the edit between 0 and 1", error=2.0)
     refused(readers(model), "edit", "at least 1", rank=0)
     refused(readers(model), "kohya", "Did you mean 'kohya-lora'", force=True)
@@ -228,7 +231,7 @@ def test_one_file_and_its_card(models, tmp_path):
         drain(export(model, readers(model), target, "edit", shots=SHOTS))
     drain(export(model, readers(model), target, "edit", force=True, shots=SHOTS))
     assert "Format `edit`" in target.with_suffix(".md").read_text()
-    with pytest.raises(BadInput, match="names a file, and this export is a folder"):
+    with pytest.raises(BadInput, match="not written as .safetensors; leave that out"):
         drain(export(model, None, tmp_path / "out.safetensors", "pipeline", shots=SHOTS))
     (tmp_path / "taken.safetensors").mkdir()
     with pytest.raises(BadInput, match="is a folder"):

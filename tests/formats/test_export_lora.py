@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -72,12 +73,13 @@ def test_names_as_sd_scripts_writes_them(models):
 
 
 def test_silent_layers_without_which_loaders_do_not_know_the_file(models, tmp_path, monkeypatch):
-    """Text: out_proj beside q, k and v. XL: a deep block, here the toy's second, for it has no third."""
-    queries = random_edit(models["sd1"], lambda name, weight: name.endswith("q_proj.weight"), 0.3)
-    tensors, _ = written(models["sd1"], queries, tmp_path, "kohya-lora")
-    for layer in range(2):
-        module = f"lora_te_text_model_encoder_layers_{layer}_self_attn_out_proj"
-        assert not (tensors[f"{module}.lora_up.weight"] @ tensors[f"{module}.lora_down.weight"]).any()
+    """Text: all of q, k, v and out_proj. XL: a deep block, here the toy's second, for it has no third."""
+    queries = random_edit(models["sd2"], lambda name, weight: name.endswith("q_proj.weight"), 0.3)
+    tensors, _ = written(models["sd2"], queries, tmp_path, "kohya-lora")
+    for layer, which in itertools.product(range(2), ("q", "k", "v", "out")):
+        module = f"lora_te_text_model_encoder_layers_{layer}_self_attn_{which}_proj"
+        change = tensors[f"{module}.lora_up.weight"] @ tensors[f"{module}.lora_down.weight"]
+        assert bool(change.any()) == (which == "q")
     monkeypatch.setattr(kohya_lora, "DEEP", 1)
     shallow = random_edit(models["xl"], lambda name, weight: name.endswith("blocks.0.attn1.to_q.weight"), 0.3)
     tensors, _ = written(models["xl"], shallow, tmp_path, "kohya-lora")
