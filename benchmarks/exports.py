@@ -1,7 +1,9 @@
-"""Every export format of one erasure: sizes, ranks, errors, differences and seconds, each proven in a clean process."""
+"""Every export format: sizes, ranks, errors, differences and seconds of a closed form, a text encoder's and a GAN's
+erasure, each export proven before it counts."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from erase.methods import build
 from erase.model import Concept, Kind, Shot
 from erase.work import Work
+from generators import load
 from generators.export.exporter import export
 from generators.export.form import FORMS, Asked, refusal
 
@@ -33,12 +36,35 @@ class Variation:
         return " ".join((self.name, *(f"--{option} {value}" for option, value in self.options.items())))
 
 
-VARIATIONS = (
+@dataclass(frozen=True)
+class Erasure:
+    """What is exported: a method with knobs, a concept, and the rows to make of it."""
+
+    method: str
+    knobs: Mapping[str, Any]
+    concept: Concept
+    variations: Sequence[Variation]
+
+
+CLOSED = (
     Variation("pipeline"), Variation("pipeline", {"dtype": "fp16"}), Variation("single-file"),
     Variation("single-file", {"dtype": "fp16"}), Variation("kohya-lora"), Variation("kohya-lora", {"error": 0.1}),
     Variation("kohya-lora", {"error": 0.001, "dtype": "fp32"}), Variation("diffusers-lora"), Variation("edit"),
     Variation("edit", {"dtype": "fp16"}), Variation("edit", {"error": 0.01, "dtype": "fp16"}),
+    Variation("edit", {"size": 0.25, "dtype": "fp16"}),
 )  # fmt: skip
+ENCODER = (
+    Variation("plugin"), Variation("plugin", {"dtype": "fp16"}), Variation("pipeline"), Variation("single-file"),
+    Variation("kohya-lora", {"error": 0.15}), Variation("diffusers-lora", {"error": 0.15}), Variation("edit"),
+    Variation("edit", {"error": 0.05, "dtype": "fp16"}),
+)  # fmt: skip
+GAN = (
+    Variation("gan"), Variation("gan", {"dtype": "fp16"}), Variation("edit"),
+    Variation("edit", {"error": 0.05, "dtype": "fp16"}),
+)  # fmt: skip
+# Long enough to change the pictures; how well they erase is measured elsewhere.
+SHORT_ADVUNLEARN = {"iterations": 40, "warmup": 5, "attack_steps": 3, "seeds": 4, "keep_batch": 1, "steps": 8}
+SHORT_TEXT_UNLEARN = {"steps": 20, "pool": 64}
 
 
 class Row(BaseModel):
@@ -59,7 +85,7 @@ class Row(BaseModel):
 
 
 class Exports(BaseModel):
-    """The rows by title, the formats that cannot carry this edit and why, and what was erased of what."""
+    """The rows of one erasure by title, the formats that cannot carry it and why, and what was erased of what."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,48 +94,69 @@ class Exports(BaseModel):
     refused: Mapping[str, str]
 
 
-def exports(
-    model: StableDiffusion, concept: str, kind: Kind, *, seed: int = 0, variations: Sequence[Variation] = VARIATIONS
-) -> Work[Exports]:
-    """Erases a concept with UCE and exports the edit in every variation, into a folder that is removed again."""
+def exports(model: StableDiffusion, concept: str, kind: Kind, *, seed: int = 0) -> Work[list[Exports]]:
+    """A concept erased by a closed form and from the text encoder of a diffusion model, and glasses from pocket-gan."""
     erased = Concept(name=concept, kind=kind)
-    method = build("uce", kind if kind in ("style", "object") else None)
-    edit = yield from method.erase(model, [erased], seed=seed)  # type: ignore[attr-defined]
-    shots = [Shot(seed + number, erased.phrases[0]) for number in range(2)]
+    gan = load("pocket-gan", device=model.device.type)
+    plan: list[tuple[Any, Erasure]] = [
+        (model, Erasure("uce", {}, erased, CLOSED)),
+        (model, Erasure("advunlearn", SHORT_ADVUNLEARN, erased, ENCODER)),
+        (gan, Erasure("text-unlearn", SHORT_TEXT_UNLEARN, Concept(name="Glasses", kind="attribute"), GAN)),
+    ]
+    found = []
+    for each, erasure in plan:
+        found.append((yield from _of(each, erasure, seed)))
+    return found
+
+
+def _of(model: Any, erasure: Erasure, seed: int) -> Work[Exports]:
+    """One erasure in all its variations, written into a folder that is removed again."""
+    concept = erasure.concept
+    method = build(erasure.method, concept.kind if erasure.method == "uce" else None, erasure.knobs)
+    edit = yield from method.erase(model, [concept], seed=seed)  # type: ignore[attr-defined]
+    shots = [Shot(seed + number, concept.phrases[0]) for number in range(2)]
     rows: dict[str, Row] = {}
     with TemporaryDirectory() as home:
-        for number, variation in enumerate(variations):
-            if refusal(variation.name, edit, Asked()) is None:
-                out = Path(home, str(number))
-                made = yield from export(model, edit, out, variation.name, shots=shots, **variation.options)
-                rows[variation.title] = Row(
-                    bytes=made.bytes, seconds=made.seconds, max_difference=made.proof.max_difference,
-                    mean_difference=made.proof.mean_difference, max_latent_difference=made.proof.max_latent_difference,
-                    effect=made.proof.effect, tolerance=made.proof.tolerance, ranks=made.facts.get("ranks"),
-                    error=made.facts.get("error"), spectral_error=made.facts.get("spectral_error"),
-                )  # fmt: skip
+        for number, variation in enumerate(erasure.variations):
+            out = Path(home, str(number))
+            made = yield from export(model, edit, out, variation.name, shots=shots, **variation.options)
+            rows[variation.title] = Row(
+                bytes=made.bytes, seconds=made.seconds, max_difference=made.proof.max_difference,
+                mean_difference=made.proof.mean_difference, max_latent_difference=made.proof.max_latent_difference,
+                effect=made.proof.effect, tolerance=made.proof.tolerance, ranks=made.facts.get("ranks"),
+                error=made.facts.get("error"), spectral_error=made.facts.get("spectral_error"),
+            )  # fmt: skip
+            shutil.rmtree(out)
+    effect = max(row.effect for row in rows.values())
     whys = {name: refusal(name, edit, Asked()) for name in FORMS}
     return Exports(
-        note=f"{concept} from {model.name} with uce ({len(edit.deltas)} tensors, {edit.storage_bytes} bytes); "
-        f"{len(shots)} pictures compared on {model.device.type} in {str(model.dtype).removeprefix('torch.')}; seconds "
-        "include the proof in a clean process",
+        note=f"{concept.name} from {model.name} with {erasure.method} ({len(edit.deltas)} tensors, "
+        f"{edit.storage_bytes / 1e6:.2f} MB), which changes {len(shots)} pictures by {effect:.2g} on average",
         rows=rows,
         refused={name: why for name, why in whys.items() if why is not None},
     )
 
 
-def table(found: Exports) -> str:
-    """The rows as a Markdown table."""
+def table(found: Sequence[Exports]) -> str:
+    """A Markdown table for each erasure."""
+    return "\n\n".join(_table(each) for each in found)
+
+
+def _table(found: Exports) -> str:
     lines = [
-        "| format | size | ranks | weights missed | largest pixel difference | mean | seconds |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        f"{found.note}:",
+        "",
+        "| format | size | ranks | weights missed | pixels: largest difference | mean | latents: largest | seconds |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for title, row in found.rows.items():
         ranks = "" if row.ranks is None else "–".join(map(str, dict.fromkeys(row.ranks)))
         error = "0" if row.error is None else f"{row.error:.2%}"
+        latent = "" if row.max_latent_difference is None else f"{row.max_latent_difference:.2g}"
         lines.append(
             f"| `{title}` | {row.bytes / 1e6:.2f} MB | {ranks} | {error} | {row.max_difference:.2g} | "
-            f"{row.mean_difference:.2g} | {row.seconds:.0f} |"
+            f"{row.mean_difference:.2g} | {latent} | {row.seconds:.0f} |"
         )
-    lines += ["", f"{found.note}.", *(f"`{name}`: {why}" for name, why in found.refused.items())]
-    return "\n".join(lines)
+    return "\n".join(
+        [*lines, *([""] if found.refused else []), *(f"`{name}`: {why}" for name, why in found.refused.items())]
+    )
