@@ -84,7 +84,7 @@ class Row(BaseModel):
     spectral_error: float | None = None
 
 
-class Exports(BaseModel):
+class Part(BaseModel):
     """The rows of one erasure by title, the formats that cannot carry it and why, and what was erased of what."""
 
     model_config = ConfigDict(frozen=True)
@@ -94,7 +94,15 @@ class Exports(BaseModel):
     refused: Mapping[str, str]
 
 
-def exports(model: StableDiffusion, concept: str, kind: Kind, *, seed: int = 0) -> Work[list[Exports]]:
+class Exports(BaseModel):
+    """One part for each erasure."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parts: tuple[Part, ...]
+
+
+def exports(model: StableDiffusion, concept: str, kind: Kind, *, seed: int = 0) -> Work[Exports]:
     """A concept erased by a closed form and from the text encoder of a diffusion model, and glasses from pocket-gan."""
     erased = Concept(name=concept, kind=kind)
     gan = load("pocket-gan", device=model.device.type)
@@ -106,10 +114,10 @@ def exports(model: StableDiffusion, concept: str, kind: Kind, *, seed: int = 0) 
     found = []
     for each, erasure in plan:
         found.append((yield from _of(each, erasure, seed)))
-    return found
+    return Exports(parts=tuple(found))
 
 
-def _of(model: Any, erasure: Erasure, seed: int) -> Work[Exports]:
+def _of(model: Any, erasure: Erasure, seed: int) -> Work[Part]:
     """One erasure in all its variations, written into a folder that is removed again."""
     concept = erasure.concept
     method = build(erasure.method, concept.kind if erasure.method == "uce" else None, erasure.knobs)
@@ -129,7 +137,7 @@ def _of(model: Any, erasure: Erasure, seed: int) -> Work[Exports]:
             shutil.rmtree(out)
     effect = max(row.effect for row in rows.values())
     whys = {name: refusal(name, edit, Asked()) for name in FORMS}
-    return Exports(
+    return Part(
         note=f"{concept.name} from {model.name} with {erasure.method} ({len(edit.deltas)} tensors, "
         f"{edit.storage_bytes / 1e6:.2f} MB), which changes {len(shots)} pictures by {effect:.2g} on average",
         rows=rows,
@@ -137,12 +145,12 @@ def _of(model: Any, erasure: Erasure, seed: int) -> Work[Exports]:
     )
 
 
-def table(found: Sequence[Exports]) -> str:
+def table(found: Exports) -> str:
     """A Markdown table for each erasure."""
-    return "\n\n".join(_table(each) for each in found)
+    return "\n\n".join(_table(part) for part in found.parts)
 
 
-def _table(found: Exports) -> str:
+def _table(found: Part) -> str:
     lines = [
         f"{found.note}:",
         "",
