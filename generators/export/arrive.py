@@ -36,12 +36,12 @@ def arriving(target: Path, *, force: bool, file: str | None = None) -> Iterator[
     that cannot be written to, and for a full disk.
     """
     home = target.with_name(f".{target.name}.writing")
-    if home.exists():  # of a killed process, or of one that is at work
-        with _held(home, target):
-            _put_back(home, target)
-            shutil.rmtree(home, ignore_errors=True)
-    _refuse_to_overwrite(target, force, file)
     try:
+        if home.exists():  # of a killed process, or of one that is at work
+            with _held(home, target):
+                _put_back(home, target)
+                shutil.rmtree(home, ignore_errors=True)
+        _refuse_to_overwrite(target, force, file)
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{target} cannot be made ({error.strerror}); choose another place.") from error
@@ -139,8 +139,8 @@ def _put_back(home: Path, target: Path) -> None:
     for part, kept in _places(home, target):
         if kept.exists():
             os.replace(kept, part)
-        elif is_file(target):
-            part.unlink(missing_ok=True)  # the card of a file that never came
+    if is_file(target) and not target.exists():
+        card_of(target).unlink(missing_ok=True)  # of a file that never came
 
 
 def _settle(folder: Path) -> None:
