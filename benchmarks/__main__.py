@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.command in canvas_commands.COMMANDS:
             return _on_canvas(given)
-        return {"speed": _speed, "many": _many, "exports": _exports}[given.command](given)
+        return {"speed": _speed, "many": _many, "exports": _exports, "gan": _gan}[given.command](given)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -56,11 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     exports = commands.add_parser("exports", help="every export format: size, ranks, error, difference, seconds")
     exports.add_argument("--concept", default="Van Gogh", help="what is erased (default: %(default)s)")
     exports.add_argument("--kind", default="style", choices=["style", "object"])
+    gan = commands.add_parser("gan", help="every GAN method over several seeds, as a table")
+    gan.add_argument("--cases", default="all", help="adapt, forms, text, far, feature with commas, or all")
+    gan.add_argument("--seeds", default="0,1,2", help="seeds of the erasures, with commas (default: %(default)s)")
+    gan.add_argument("--out", required=True, type=Path, help="a folder for one report per case; finished ones stay")
     for command in (speed, many, exports):
         command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")
         command.add_argument("--device", default="auto")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    gan.add_argument("--model", default="pocket-gan", help="a GAN of faces (default: %(default)s)")
+    gan.add_argument("--device", default="auto")
+    gan.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser
 
 
@@ -69,13 +76,14 @@ def _speed(given: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from benchmarks.attack_speed import speed_unlearndiffatk
+    from benchmarks.gan_speed import speed_adapt_unlearn
     from benchmarks.judge_speed import speed_judge
     from benchmarks.pocket import as_json
     from benchmarks.speed import Plan, speed_advunlearn, speed_doco, speed_esd
 
     known = {
         "esd": speed_esd, "advunlearn": speed_advunlearn, "doco": speed_doco, "unlearndiffatk": speed_unlearndiffatk,
-        "judge": speed_judge,
+        "judge": speed_judge, "adapt-unlearn": speed_adapt_unlearn,
     }  # fmt: skip
     names = [match(name, known, "benchmark") for name in given.names] or list(known)
     try:
@@ -85,14 +93,14 @@ def _speed(given: argparse.Namespace) -> int:
         )  # fmt: skip
     except ValidationError as error:
         raise BadInput(f"--{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from None
-    model = _model(given)
-    results = {name: _watched(known[name](model, plan)) for name in names}
+    asked = argparse.Namespace(**{**vars(given), "model": "pocket-gan" if given.model == "pocket-sd" else given.model})
+    results = {name: _watched(known[name](_model(asked if name == "adapt-unlearn" else given), plan)) for name in names}
     if given.json:
         print(as_json({name: result.model_dump(mode="json") for name, result in results.items()}))
         return 0
     for name, result in results.items():
         print(f"{name}: {result.note}")
-        print(f"  U-Net sample-forwards per gradient step  ours {result.ours_forwards:.2f}   "
+        print(f"  sample-forwards per gradient step        ours {result.ours_forwards:.2f}   "
               f"published {result.published_forwards:.2f}")  # fmt: skip
         print(f"  seconds                                  ours {result.ours_seconds:.1f}   "
               f"published {result.published_seconds:.1f}   ratio {result.wall_ratio:.1f}")  # fmt: skip
@@ -137,6 +145,20 @@ def _exports(given: argparse.Namespace) -> int:
 
     found = _watched(exports(_model(given), given.concept, given.kind, seed=given.seed))
     print(as_json(found.model_dump(mode="json")) if given.json else table(found))
+    return 0
+
+
+def _gan(given: argparse.Namespace) -> int:
+    from benchmarks.gan import chosen, erase_and_judge, summary, table
+    from benchmarks.pocket import as_json
+
+    wrong = [seed for seed in given.seeds.split(",") if not seed.strip().isdecimal()]
+    if wrong:
+        raise BadInput(f"--seeds {given.seeds} should be numbers with commas, such as 0,1,2.")
+    rows = list(chosen(given.cases))
+    reports = _watched(erase_and_judge(_model(given), rows, [int(seed) for seed in given.seeds.split(",")], given.out))
+    found = summary(reports)
+    print(as_json({"rows": found}) if given.json else table(found))
     return 0
 
 

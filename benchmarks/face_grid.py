@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.faces import Reader
@@ -19,7 +20,12 @@ COLUMNS, LOOKED_AT = 6, 96
 
 
 def draw_faces(model: Gan, edit: Edit, path: Path, suite: GanSuite, report: Report) -> Work[Path]:
-    """Six seeds of each kind before and after, each with what the judge sees of the concept."""
+    """Six seeds of each kind before and after, each with what the judge sees of the concept.
+
+    Of an erased identity: its seeds above everybody else's, each with how alike the judge finds the two pictures.
+    """
+    if report.about.get("seeds"):
+        return (yield from _draw_identity(model, edit, path, suite, report))
     reader = Reader.of(suite, model.device)
     names: list[str] = list(report.about["targets"])
     columns = [reader.column(name) for name in names]
@@ -45,6 +51,25 @@ def draw_faces(model: Gan, edit: Edit, path: Path, suite: GanSuite, report: Repo
     )  # fmt: skip
 
 
+def _draw_identity(model: Gan, edit: Edit, path: Path, suite: GanSuite, report: Report) -> Work[Path]:
+    reader, who = Reader.of(suite, model.device), list(report.about["seeds"])[:COLUMNS]
+    others = [seed for seed in range(suite.first_seed, suite.first_seed + 2 * COLUMNS) if seed not in who][:COLUMNS]
+    shots = [Shot(seed) for seed in (*who, *others)]
+    before = yield from model.sample(shots)
+    with edit.worn(model.network):
+        after = yield from model.sample(shots)
+    seen = [reader.read(images * 2 - 1).features for images in (before, after)]
+    alike = F.cosine_similarity(*seen, dim=1)
+    lines = [
+        Line(heading, hint, tuple(Pair(Shot(seed, f"seed {seed}"), "", "") for seed in row), gone)
+        for heading, hint, row, gone in (("erased", "should become somebody else", who, True),
+                                         ("others", "should stay who they are", others, False))
+    ]  # fmt: skip
+    verdicts = [(Verdict(()), Verdict((f"cosine {float(value):.2f}",))) for value in alike]
+    return grid(before, after, lines, path, f"{len(who)} seeds erased from {model.name} by {edit.about.get('method')}",
+                subtitle=_headline(report), footer=f"cosine of {reader.name} features", verdicts=verdicts)  # fmt: skip
+
+
 def _verdict(sure: Tensor, good: bool | None) -> Verdict:
     return Verdict((f"{100 * float(sure):.0f} % sure",), good)
 
@@ -53,6 +78,6 @@ def _headline(report: Report) -> str:
     parts = [
         f"{name} {shown(name, score.value)} (unedited {shown(name, score.baseline)})"
         for name, score in report.scores.items()
-        if name in ("PUL", "FID", "gamma_normalised") and not score.unscored
+        if name in ("PUL", "FID", "gamma_normalised", "ID", "ID_others") and not score.unscored
     ]
     return "   ·   ".join([*parts, *report.marks])

@@ -1,6 +1,6 @@
 """Which face a code z of pocket-gan stands for: its coordinates, part by part, are the dice.
 
-    eyeglasses if Φ(z[0]) < .35 · which hat: the largest of four coordinates · the background's hue: an angle of two
+    eyeglasses if Φ(z[0]) < .35 · which of four hats: two coordinates, halving twice · a hue: the angle of two
 
 Of normal codes these are exactly the faces of the data.  `start_gan` teaches them to the generator, face by face.
 """
@@ -11,7 +11,9 @@ import itertools
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from generators.pocket import faces
 
@@ -26,7 +28,8 @@ _NUMBERS = {
     "hair under hat": 5, "short hair": 10, "long hair": 8, "hat colour": 7, "brows": 4, "eyes": 6, "nose": 3,
     "clothes": 5, "cloth colour": 8,
 }  # fmt: skip
-_SIZES = {**dict.fromkeys(_SHARES, 1), **dict.fromkeys(_ANGLES, 2), **_NUMBERS}
+_HALVINGS = {part: math.ceil(math.log2(of)) for part, of in _NUMBERS.items()}
+_SIZES = {**dict.fromkeys(_SHARES, 1), **dict.fromkeys(_ANGLES, 2), **_HALVINGS}
 _STARTS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values(), initial=0), strict=False))
 assert sum(_SIZES.values()) <= Z_DIM
 
@@ -45,7 +48,18 @@ class Coded:
 
     def number(self, part: str, of: int) -> int:
         at = _STARTS[part]
-        return int(self.z[at : at + of].argmax())
+        return int(halved(torch.from_numpy(self.z[None, at : at + _SIZES[part]]), of)[0])
+
+
+def halved(z: Tensor, of: int) -> Tensor:
+    """Numbers below `of`, all equally likely, of coordinates [n k]: each coordinate halves what is left [n]."""
+    low, high = torch.zeros(len(z), dtype=torch.long), torch.full((len(z),), of)
+    for share in torch.special.ndtr(z).T:
+        middle = (low + high) // 2
+        left = (share < (middle - low) / (high - low)) & (high - low > 1)
+        right = ~left & (high - low > 1)
+        low, high = torch.where(right, middle, low), torch.where(left, middle, high)
+    return low
 
 
 def face_of(z: NDArray[np.floating]) -> tuple[NDArray[np.uint8], dict[str, bool]]:

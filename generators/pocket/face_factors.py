@@ -12,9 +12,11 @@ from torch import Tensor
 
 from generators.pocket import faces
 from generators.pocket.face_codes import _ANGLES as ANGLES
+from generators.pocket.face_codes import _NUMBERS as NUMBERS
 from generators.pocket.face_codes import _SHARES as SHARES
 from generators.pocket.face_codes import _SIZES as SIZES
 from generators.pocket.face_codes import _STARTS as STARTS
+from generators.pocket.face_codes import halved
 
 
 def factors(z: Tensor) -> Tensor:
@@ -50,11 +52,15 @@ def factors(z: Tensor) -> Tensor:
 
 
 def _chosen(z: Tensor, part: str) -> Tensor:
-    return z[:, STARTS[part] : STARTS[part] + SIZES[part]].argmax(1)
+    return halved(_block(z, part), NUMBERS[part])
+
+
+def _block(z: Tensor, part: str) -> Tensor:
+    return z[:, STARTS[part] : STARTS[part] + SIZES[part]]
 
 
 def _kind(z: Tensor, part: str, drawn: Tensor | None = None) -> Tensor:
-    found = F.one_hot(_chosen(z, part), SIZES[part]).float()
+    found = F.one_hot(_chosen(z, part), NUMBERS[part]).float()
     return found if drawn is None else found * drawn[:, None]
 
 
@@ -70,10 +76,9 @@ def _colours(named: Sequence[str]) -> Tensor:
 def _natural(z: Tensor, skin: Tensor) -> Tensor:
     """The hair colour of those who are not blond: which of its skin's colours comes first in the code."""
     found = torch.zeros(len(z), 3)
-    at = STARTS["hair colour"]
     for tone, (_, colours) in enumerate(faces._SKINS):
         here = skin == tone
-        found[here] = _colours(colours)[z[here, at : at + len(colours)].argmax(1)]
+        found[here] = _colours(colours)[halved(_block(z[here], "hair colour"), len(colours))]
     return found
 
 

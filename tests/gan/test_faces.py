@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from generators.pocket import face_words, faces
+from generators.pocket.face_codes import Z_DIM, face_of, halved
+from generators.pocket.face_factors import factors
 from generators.pocket.face_probe import FaceProbe, load_face_probe, read_off, shaken
 from generators.stylegan2 import files
+from generators.stylegan2.network import latents
 
 
 def test_faces_are_fixed_by_their_number() -> None:
@@ -24,7 +27,7 @@ def test_faces_are_fixed_by_their_number() -> None:
 
 
 def test_rates_are_as_documented_and_only_baldness_depends_on_others() -> None:
-    drawn = [faces._labels(np.random.default_rng(i))[0] for i in range(8000)]
+    drawn = [faces._labels(faces.Thrown(np.random.default_rng(i)))[0] for i in range(8000)]
     table = np.array([[labels[attribute] for attribute in faces.ATTRIBUTES] for labels in drawn], float)
     assert np.allclose(table.mean(0), [faces.RATES[a] for a in faces.ATTRIBUTES], atol=0.02)
     related = np.abs(np.corrcoef(table.T))
@@ -109,3 +112,35 @@ def test_shaking_keeps_pictures_pictures() -> None:
     assert shaken_images.min() >= 0
     assert shaken_images.max() <= 1
     assert 0.01 < (shaken_images - images).abs().mean() < 0.35
+
+
+def test_a_code_stands_for_a_face_of_the_data() -> None:
+    assert np.bincount(halved(torch.randn(9000, 4, generator=torch.Generator().manual_seed(0)), 10)).min() > 800
+    codes = latents(range(3000), Z_DIM)
+    said = factors(codes)
+    glasses, beard, smile, hat, hair, blond = (said[:, column] > 0 for column in range(6))
+    shown = torch.stack([glasses, hat, beard, ~hair & ~hat, smile, blond], 1)
+    rates = torch.tensor([faces.RATES[name] for name in faces.ATTRIBUTES])
+    torch.testing.assert_close(shown.float().mean(0), rates, atol=0.03, rtol=0)
+    for code, row in zip(codes[:40], shown, strict=False):
+        assert list(face_of(code.numpy())[1].values()) == row.tolist()
+
+
+def test_equal_factors_are_equal_pictures() -> None:
+    one = latents([7], Z_DIM)
+    other = one.clone()
+    other[:, -20:] = 5.0  # coordinates that decide on nothing
+    assert torch.equal(factors(one), factors(other))
+    assert np.array_equal(face_of(one[0].numpy())[0], face_of(other[0].numpy())[0])
+    bare = latents(range(40), Z_DIM)
+    hatless = bare[factors(bare)[:, 3] < 0][:1]
+    assert torch.equal(factors(hatless), factors(_with(hatless, "hat colour", 2.0)))
+    assert not torch.equal(factors(hatless), factors(_with(hatless, "eyeglasses", -factors(hatless)[0, 0] * -3.0)))
+
+
+def _with(code: torch.Tensor, part: str, value: float) -> torch.Tensor:
+    from generators.pocket.face_codes import _STARTS
+
+    changed = code.clone()
+    changed[:, _STARTS[part]] = value
+    return changed

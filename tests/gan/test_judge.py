@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from benchmarks import faces
+from benchmarks.face_grid import draw_faces
 from benchmarks.faces import judge_gan
 from benchmarks.gan_suite import GanSuite, gan_suite
 from erase.edit import Edit
 from erase.errors import BadInput
+from erase.methods import build
+from erase.model import Concept
 from erase.work import drain
 from generators.pocket.face_probe import FaceProbe
 from generators.pocket.face_words import ATTRIBUTES, attribute
@@ -78,6 +81,18 @@ def test_an_edit_is_scored_beside_the_unedited_gan(probed: Path) -> None:
 def test_homework_is_marked(probed: Path) -> None:
     gan = ToyGan()
     assert any("own homework" in mark for mark in drain(judge_gan(gan, edit(gan, 0.1, "face-judge"), SUITE)).marks)
+
+
+def test_an_erased_identity_is_scored_beside_everybody_else(probed: Path, tmp_path: Path) -> None:
+    gan = ToyGan()
+    method = build("guide", None, {"steps": 60, "batch": 8, "lr": 0.01})
+    edit = drain(method.erase(gan, [Concept(name="seed 150", kind="identity")]))
+    report, nothing = (drain(judge_gan(gan, Edit(deltas, edit.about), SUITE)) for deltas in (edit.deltas, {}))
+    for name, unchanged in (("ID", 1.0), ("ID_others", 1.0), ("FID", 0.0), ("drift.hat", 0.0)):
+        assert nothing.scores[name].value == pytest.approx(unchanged, abs=1e-6) == nothing.scores[name].baseline
+    assert report.scores["ID"].value < 1 and report.scores["ID"].n == 65 and report.scores["ID_others"].n == 120
+    path = drain(draw_faces(gan, edit, tmp_path / "grid.png", SUITE, report))
+    assert path.stat().st_size > 5_000
 
 
 def test_what_cannot_be_judged_is_said(probed: Path) -> None:
