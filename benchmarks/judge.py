@@ -155,7 +155,8 @@ def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> d
     """What decided the numbers, for whoever wants them again."""
     sampler = sampler_of(model, canvas)
     checked = agreement(model.fingerprint, sampler)
-    unchecked = [UNCHECKED.format(sampler=sampler)] if checked is None and sampler.steps < PUBLISHED_STEPS else []
+    doubts = [] if checked is None or checked.holds else [checked.sentence]
+    doubts += [UNCHECKED.format(sampler=sampler)] if checked is None and sampler.steps < PUBLISHED_STEPS else []
     return {
         "base": model.fingerprint,
         "suite": {
@@ -172,5 +173,5 @@ def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> d
         "device": str(model.device),
         "dtype": str(model.dtype),
         "torch": torch.__version__,
-        "deviations": [*canvas.deviations, *unchecked],
+        "deviations": [*canvas.deviations, *doubts],
     }  # fmt: skip

@@ -72,6 +72,10 @@ def test_a_report_cites_its_agreement_or_says_that_there_is_none(tmp_path: Path)
     report = drain(judge(painter, turned(painter, "Cats", "Dogs"), suite=TINY, reader=Reader()))
     assert report.about["agreement"] == {"hash": found.hash, "found": found.sentence}
     assert not report.about["deviations"]
+    loose = compared((painter.name, painter.fingerprint), found.sampler, SLOW, {"firm": (sitting(2), sitting())})
+    (tmp_path / "agreements" / "painter.json").write_text(loose.model_dump_json(), encoding="utf-8")
+    kept.agreements.cache_clear()
+    assert drain(judge(painter, suite=TINY, reader=Reader())).about["deviations"] == [loose.sentence]
     other = Painter()
     other.fingerprint = "another model"
     assert drain(judge(other, suite=TINY, reader=Reader())).about["agreement"] is None
