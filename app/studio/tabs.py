@@ -21,6 +21,8 @@ from generators.pocket.face_words import ATTRIBUTES
 
 HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # programs have names of their own, in `api`
 QUIET: dict[str, Any] = {**HIDDEN, "show_progress": "hidden"}
+# One at a time, in order: what was typed into a form is there before the button beside it is heard.
+FORM: dict[str, Any] = {"concurrency_id": "form", "concurrency_limit": 1}
 GALLERY = (Path(__file__).parent / "gallery.js").read_text(encoding="utf-8")
 FIRST = {"denoiser": "uce", "gan": actions.MARKED_BY}  # the method a family's form opens with
 
@@ -57,10 +59,10 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
                                    info="What must not change; neighbours are lost first")  # fmt: skip
                 propose = gr.Button("Propose neighbours", size="sm")
             with gr.Group():
-                method = gr.Radio(forms.offered("denoiser"), value="uce", label="Method")
+                method = gr.Radio(forms.offered("denoiser"), value="uce", label="Method", elem_id="method")
                 about = gr.HTML(_card("uce", "pocket-sd"))
-                preset = gr.Dropdown(forms.presets("uce"), value=forms.OWN, label="Preset")
-            _settings(method, preset, values)
+                preset = gr.Dropdown(forms.presets("uce"), value=forms.OWN, label="Preset", elem_id="preset")
+            _settings(method, preset, values, "settings")
             with gr.Row():
                 seed = gr.Textbox("0", label="Seed", min_width=100)
                 measure = gr.Checkbox(True, label="Measure afterwards", info="Judge before and after", min_width=140)
@@ -76,12 +78,12 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
 
     model.change(said(_of_family), model, method, **QUIET)
     method.change(lambda name, m: (_card(name, m), gr.Dropdown(forms.presets(name), value=forms.OWN), {}),
-                  [method, model], [about, preset, values], **QUIET)  # fmt: skip
-    preset.change(said(_preset), [method, preset], values, **QUIET)
+                  [method, model], [about, preset, values], **QUIET, **FORM)  # fmt: skip
+    preset.change(said(_preset), [method, preset], values, **QUIET, **FORM)
     propose.click(said(_proposed), [model, concept], keep, **HIDDEN)
 
     asked = [model, concept, kind, anchor, keep, method, values, seed, measure]
-    start.click(said(lambda *asked: _begun(actions.erase(*asked))), asked, [task, run], **HIDDEN)
+    start.click(said(lambda *asked: _begun(actions.erase(*asked))), asked, [task, run], **HIDDEN, **FORM)
     pausing.click(said(lambda name: _stopped(actions.pause(name))), task, None, **HIDDEN)
     keeping.click(said(lambda name: _stopped(actions.cancel(name))), task, None, **HIDDEN)
     discarding.click(said(lambda name: _stopped(actions.cancel(name, True))), task, None, **HIDDEN)
@@ -137,8 +139,10 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
                 "<p><small>Click: has it, has it not, not marked. Or the keys P, N and U, and the arrows.</small></p>"
             )
             preset = gr.Dropdown(forms.presets(actions.MARKED_BY), value=forms.OWN, label="Preset")
-            _settings(method, preset, values)
-            measure = gr.Checkbox(True, label="Measure afterwards", info="Judge before and after")
+            _settings(method, preset, values, "marked-settings")
+            measure = gr.Checkbox(
+                True, label="Measure afterwards", info="Judge before and after", elem_id="gallery-measure"
+            )
             seed = gr.Textbox("0", label="Seed")
             start = gr.Button("Erase what is marked", variant="primary", elem_id="start-marked")
 
@@ -159,14 +163,14 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
     # One at a time: two clicks on one picture are kept in their order.
     pictures.select(told, place, [pictures, counted], trigger_mode="multiple", concurrency_limit=1, **QUIET)
     gr.on([model.change, concept.change, first.change], shown, place, [pictures, counted], **QUIET)
-    preset.change(said(_preset), [method, preset], values, **QUIET)
+    preset.change(said(_preset), [method, preset], values, **QUIET, **FORM)
     draw.click(said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **HIDDEN)
     later.click(lambda at: at + gallery.COUNT, first, first, **QUIET).then(
         said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **QUIET
     )
     start.click(
         said(lambda *asked: _begun(actions.erase_marked(*asked))), [model, concept, values, seed, measure], [task, run],
-        **HIDDEN,
+        **HIDDEN, **FORM,
     ).success(lambda: gr.Tabs(selected="erase"), None, all_tabs, **QUIET)  # fmt: skip
     return place, pictures
 
@@ -242,9 +246,9 @@ def _at_strength(run: str, strength: float) -> list[Any]:
     return [results.before_after(run or "", strength), results.slider_pair(run or "", strength)]
 
 
-def _settings(method: gr.Radio | gr.State, preset: gr.Dropdown, values: gr.State) -> None:
+def _settings(method: gr.Radio | gr.State, preset: gr.Dropdown, values: gr.State, name: str) -> None:
     """The form of whichever method is chosen; each control writes its own value into `values`."""
-    with gr.Accordion("Settings of the method", open=False):
+    with gr.Accordion("Settings of the method", open=False, elem_id=name):
         gr.Markdown("Every field is read from the method itself; an empty one is left to the method.")
 
         @gr.render(inputs=[method, preset])
@@ -265,7 +269,7 @@ def _control(field: forms.Field, values: gr.State) -> None:
     else:
         control = gr.Textbox(field.value, **common)
     write = functools.partial(_written, field.name)
-    control.change(write, [values, control], values, **QUIET)
+    control.change(write, [values, control], values, **QUIET, **FORM)
 
 
 def _of_family(model: str) -> Any:

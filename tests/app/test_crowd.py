@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio")
-
 from app import home, queue
 from app.options import parse
 from tests.app.serving import Served, serving
+
+pytest.importorskip("gradio")
 
 VISITORS, JOBS = 20, 50
 GROWTH = 150 * 2**20  # bytes
