@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from erase.errors import BadInput
 from erase.methods import build
 from erase.model import Concept, Kind, Shot
 from erase.work import Work
 from generators import load
 from generators.export.exporter import export
 from generators.export.form import FORMS, Asked, refusal
+from generators.export.proof import Unproven
 
 if TYPE_CHECKING:
     from generators.stable_diffusion import StableDiffusion
@@ -124,10 +126,16 @@ def _of(model: Any, erasure: Erasure, seed: int) -> Work[Part]:
     edit = yield from method.erase(model, [concept], seed=seed)  # type: ignore[attr-defined]
     shots = [Shot(seed + number, concept.phrases[0]) for number in range(2)]
     rows: dict[str, Row] = {}
+    whys = {name: refusal(name, edit, Asked()) for name in FORMS}
+    refused = {name: why for name, why in whys.items() if why is not None}
     with TemporaryDirectory() as home:
         for number, variation in enumerate(erasure.variations):
             out = Path(home, str(number))
-            made = yield from export(model, edit, out, variation.name, shots=shots, **variation.options)
+            try:
+                made = yield from export(model, edit, out, variation.name, shots=shots, **variation.options)
+            except (BadInput, Unproven) as error:
+                refused[variation.title] = str(error)
+                continue
             rows[variation.title] = Row(
                 bytes=made.bytes, seconds=made.seconds, max_difference=made.proof.max_difference,
                 mean_difference=made.proof.mean_difference, max_latent_difference=made.proof.max_latent_difference,
@@ -136,12 +144,11 @@ def _of(model: Any, erasure: Erasure, seed: int) -> Work[Part]:
             )  # fmt: skip
             shutil.rmtree(out)
     effect = max(row.effect for row in rows.values())
-    whys = {name: refusal(name, edit, Asked()) for name in FORMS}
     return Part(
         note=f"{concept.name} from {model.name} with {erasure.method} ({len(edit.deltas)} tensors, "
         f"{edit.storage_bytes / 1e6:.2f} MB), which changes {len(shots)} pictures by {effect:.2g} on average",
         rows=rows,
-        refused={name: why for name, why in whys.items() if why is not None},
+        refused=refused,
     )
 
 

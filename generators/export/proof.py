@@ -159,7 +159,7 @@ def _judge(proof: Proof, bound: float | None, as_stored: bool) -> None:
         raise Unproven(
             f"The export draws another picture than the worn edit: it differs by up to {proof.max_difference:.3g}, "
             f"on average {proof.mean_difference:.3g} (required: {proof.tolerance}). "
-            "A low-rank format comes closer with a smaller --error."
+            "A low-rank format comes closer with a smaller --error; edit, pipeline and single-file leave nothing out."
         )
     if as_stored and proof.stored_difference > EXACT:
         raise Unproven(
