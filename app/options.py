@@ -133,6 +133,8 @@ def _parsers(argv: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     judge.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
     data = "measure FID against this data set, laid out as THEME/OBJECT/1.jpg (default: the unedited model's pictures)"
     judge.add_argument("--data", metavar="DIR", help=data)
+    until = "of a RUN: draw seed by seed, until UA, IRA and CRA are each known to ± this share (such as 0.02)"
+    judge.add_argument("--until", type=float, metavar="SHARE", help=until)
 
     serve = verb("serve", "serve:serve", "open the studio as a page in the browser")
     serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="who may come (default: %(default)s)")

@@ -2,8 +2,9 @@
 
 Two questions. Shown: pictures of the concept and of its neighbours, drawn by the unedited model and noised to three
 levels, pass through the U-Net under the empty prompt; do its features still tell them apart? Asked: pure noise under
-prompts that name the concept or a neighbour; does the word still reach the middle? 50 % is guessing, and an erasure
-that only changes how words are read leaves the first answer as it was.
+prompts that name the concept or a neighbour; are they still told apart, and how many of the concept's does the probe of
+the unedited model still recognise? 50 % is guessing; what the erased word has become may be told from its neighbours as
+well, so the last number says more. An erasure that only changes how words are read leaves the first as it was.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ EACH, FOLDS, RIDGE = (
 
 @dataclass(frozen=True)
 class Found:
-    """How often a linear probe is right about n held-out pictures (mean over the noise levels) and n prompts."""
+    """How often a linear probe is right about n held-out pictures (mean over the noise levels) and n prompts.
+
+    `recognised` is the share of the concept's prompts that the unedited model's probe still calls the concept.
+    """
 
     target: str
     method: str
     shown: float
     asked: float
+    recognised: float
     n: int
 
 
@@ -54,6 +59,7 @@ def find_inside(
         shots, is_it = [cell.shot for cell in cells], torch.tensor([target.label in (c.style, c.object) for c in cells])
         z0 = yield from model.latents(shots, steps=canvas.steps, guidance=canvas.guidance)  # type: ignore[attr-defined]
         edits: dict[str, Edit | None] = {"unedited": None}
+        unedited = torch.empty(0)
         for round_ in rounds:
             eraser = build(round_.method, round_.preset_for(target), round_.knobs)
             keep = kept_beside(canvas, [target])
@@ -67,8 +73,12 @@ def find_inside(
                     shown.append(told_apart(middle(model, noised, t, [""] * len(shots)), is_it))
                     yield Step(f"look inside {name}", len(shown), len(LEVELS) + 1)
                 last = len(model.alphas_cumprod) - 1
-                asked = told_apart(middle(model, model.noise(shots), last, [shot.prompt for shot in shots]), is_it)
-            lines.append(Found(target.label, name, math.fsum(shown) / len(shown), asked, len(shots)))
+                heard = middle(model, model.noise(shots), last, [shot.prompt for shot in shots])
+            unedited = heard if edit is None else unedited
+            share = recognised(unedited, heard, is_it)
+            lines.append(
+                Found(target.label, name, math.fsum(shown) / len(shown), told_apart(heard, is_it), share, len(shots))
+            )
             yield Step(f"look inside {name}", len(LEVELS) + 1, len(LEVELS) + 1)
     return lines
 
@@ -117,25 +127,44 @@ def _listening(block: nn.Module, parts: list[Tensor]) -> Iterator[None]:
 
 def told_apart(features: Tensor, is_it: Tensor) -> float:
     """The share of held-out rows [n c] that a ridge classifier fitted on the other folds calls right."""
-    features = (features - features.mean(0)) / features.std(0).clamp_min(1e-12)
-    wanted = is_it.double() * 2 - 1
     # Fold by position among one's own kind, so that each fold holds both.
-    fold = torch.where(is_it, is_it.cumsum(0), (~is_it).cumsum(0)) % FOLDS
-    right = 0
-    for k in range(FOLDS):
-        train, held = features[fold != k], features[fold == k]
-        middle_of = wanted[fold != k].mean()
-        gram = train.T @ train / len(train) + RIDGE * torch.eye(train.shape[1], dtype=train.dtype)
-        weight = torch.linalg.solve(gram, train.T @ (wanted[fold != k] - middle_of) / len(train))
-        right += int(((held @ weight + middle_of > 0) == is_it[fold == k]).sum())
-    return right / len(features)
+    fold = _folds(is_it)
+    called = [
+        (_says(features[fold != k], is_it[fold != k], features[fold == k]) == is_it[fold == k]) for k in range(FOLDS)
+    ]
+    return float(torch.cat(called).double().mean())
+
+
+def recognised(unedited: Tensor, edited: Tensor, is_it: Tensor) -> float:
+    """The share of the concept's edited rows that a probe, fitted on other rows of the unedited model, calls it."""
+    fold = _folds(is_it)
+    called = [_says(unedited[fold != k], is_it[fold != k], edited[(fold == k) & is_it]) for k in range(FOLDS)]
+    return float(torch.cat(called).double().mean())
+
+
+def _folds(is_it: Tensor) -> Tensor:
+    """Each row's fold, by its place among its own kind, so that each fold holds both."""
+    return torch.where(is_it, is_it.cumsum(0), (~is_it).cumsum(0)) % FOLDS
+
+
+def _says(rows: Tensor, is_it: Tensor, others: Tensor) -> Tensor:
+    """Which of the others [n c] a ridge classifier calls the concept that was fitted on rows standardised alike."""
+    mean, spread = rows.mean(0), rows.std(0).clamp_min(1e-12)
+    rows, others, wanted = (rows - mean) / spread, (others - mean) / spread, is_it.double() * 2 - 1
+    gram = rows.T @ rows / len(rows) + RIDGE * torch.eye(rows.shape[1], dtype=rows.dtype)
+    weight = torch.linalg.solve(gram, rows.T @ (wanted - wanted.mean()) / len(rows))
+    return others @ weight + wanted.mean() > 0
 
 
 def inside_table(lines: Sequence[Found]) -> str:
     """Markdown: a row per target and method."""
-    rows = ["| erased | method | shown its pictures | asked by its name | n |", "|---|---|---|---|---|"]
+    rows = [
+        "| erased | method | shown its pictures | asked by name | still recognised | n |",
+        "|---|---|---|---|---|---|",
+    ]
     for line in lines:
-        told = " | ".join(f"{100 * share:.0f} ({_span(share, line.n)})" for share in (line.shown, line.asked))
+        shares = ((line.shown, line.n), (line.asked, line.n), (line.recognised, line.n // 2))
+        told = " | ".join(f"{100 * share:.0f} ({_span(share, n)})" for share, n in shares)
         rows.append(f"| {line.target} | `{line.method}` | {told} | {line.n} |")
     return "\n".join(rows)
 

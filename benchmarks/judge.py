@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.agreement import agreement, sampler_of
-from benchmarks.answers import answers, remembered
+from benchmarks.answers import Answers, answers, remembered
 from benchmarks.dataset import Reference
 from benchmarks.dataset import reference as read_reference
-from benchmarks.metrics.accuracy import PRESETS, Rules
+from benchmarks.metrics.accuracy import PRESETS, Rules, wilson
 from benchmarks.metrics.alignment import Clip, clip
 from benchmarks.metrics.cost import Cost
 from benchmarks.probe import Probe, probe_of
@@ -30,6 +32,7 @@ PUBLISHED_STEPS = 100  # of UnlearnCanvas' own DDIM
 UNCHECKED = "{sampler.steps} denoising steps: this sampler was not cross-checked with the published one of 100 steps"
 # Above this share of invalid target rows, "forgotten" means "destroyed".
 COLLAPSED = 0.2
+LEVEL = 0.05  # of all looks of a sequential stop together
 
 
 def judge(
@@ -46,14 +49,16 @@ def judge(
     cost: Cost | None = None,
     reference: Tensor | None = None,
     job: Mapping[str, Any] | None = None,
+    until: float | None = None,
 ) -> Work[Report]:
     """Scores an edit; with `edit=None`, the model itself over the whole grid.
 
     `concepts` default to those the edit says it erased. `limit` keeps at most that many of the images that show no
     target, evenly spread. `rules` default to the suite's. `cost` is what erasing took, where the edit does not record
     it. `reference` is images [n 3 h w] to measure FID and KID against instead of the suite's data or, without any, the
-    unedited model's own; n must match. `job` is recorded as it is. BadInput for a concept, suite, probe or preset that
-    does not exist.
+    unedited model's own; n must match. `job` is recorded as it is. With `until` an edit's pictures are drawn seed by
+    seed, until UA, IRA and CRA are each known to plus or minus that share. BadInput for a concept, suite, probe or
+    preset that does not exist.
     """
     canvas = _suite(suite)
     read_as = canvas.reading if rules is None else _rules(rules)
@@ -63,20 +68,17 @@ def judge(
     if edit is not None and not targets:
         raise BadInput("This edit does not say what it erased; name the concept, for example 'Van Gogh'.")
     cells, left_out = _limited(canvas.shots([target.label for target in targets]), {t.label for t in targets}, limit)
-    shots = [cell.shot for cell in cells]
-
-    before, cached = yield from remembered(model, shots, canvas, eyes, text, batch=batch)
-    after = before
-    if edit is not None:
-        with edit.worn(model.network, strength):
-            after = yield from answers(model, shots, canvas, eyes, text, batch=batch, stage="draw after")
+    start = Sitting((), Answers((), {}), Answers((), {}), targets, canvas, eyes, read_as)
+    sitting, looks, cached = yield from _drawn(model, edit, strength, start, cells, text, batch, until)
+    undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
 
     against: Tensor | Reference | None = reference
     if against is None and canvas.data is not None and edit is not None:
         against = yield from read_reference(Path(canvas.data), canvas, cells, eyes)
-    sitting = Sitting(tuple(cells), before, after, targets, canvas, eyes, read_as)
     about = _about(model, canvas, eyes, text) | {"rules": asdict(read_as), "cache": cached}
-    dropped = {"by the limit": left_out, "not a picture": int((~after.finite).sum())}
+    about |= {"stopping": {"until": until, "looks": looks}} if looks else {}
+    dropped = {"by the limit": left_out, "known well enough without": undrawn}
+    dropped["not a picture"] = int((~after.finite).sum())
     if isinstance(against, Reference):
         dropped["no picture of theirs in the data set"] = int((~against.have & sitting.on_grid).sum())
     excluded = {reason: count for reason, count in dropped.items() if count}
@@ -94,6 +96,60 @@ def judge(
         about=about | {"edit": edit.hash, "strength": strength, "erasure": dict(edit.about)},
         rows=rows,
     )
+
+
+def _drawn(
+    model: Generator,
+    edit: Edit | None,
+    strength: float,
+    sitting: Sitting,
+    cells: Sequence[Cell],
+    text: Clip | None,
+    batch: int,
+    until: float | None,
+) -> Work[tuple[Sitting, list[dict[str, Any]], str]]:
+    """Both sides of the cells, or of as many seeds as `until` takes; also the looks, and what the cache gave."""
+    canvas, eyes = sitting.suite, sitting.probe
+    if until is not None and until <= 0:
+        raise BadInput(f"Nothing is known to plus or minus {until}; give a share above 0, such as 0.02.")
+    blocks = [list(cells)] if edit is None or until is None else by_seed(cells, canvas)
+    looks, notes = [], []
+    for block in blocks:
+        shots = [cell.shot for cell in block]
+        before, note = yield from remembered(model, shots, canvas, eyes, text, batch=batch)
+        after = before
+        if edit is not None:
+            with edit.worn(model.network, strength):
+                after = yield from answers(model, shots, canvas, eyes, text, batch=batch, stage="draw after")
+        together = (*sitting.cells, *block)
+        sitting = replace(sitting, cells=together, before=sitting.before + before, after=sitting.after + after)
+        notes.append(note)
+        if edit is not None and until is not None:
+            looks.append(look(sitting, block[0].seed, len(blocks)))
+            if max(looks[-1]["half_widths"].values()) <= until:
+                break
+    drawn = set(sitting.cells)
+    ordered = tuple(cell for cell in cells if cell in drawn)  # so that stopping late changes no number
+    shots = [cell.shot for cell in ordered]
+    before = sitting.before.of(shots)
+    after = before if edit is None else sitting.after.of(shots)
+    return replace(sitting, cells=ordered, before=before, after=after), looks, "; ".join(notes)
+
+
+def by_seed(cells: Sequence[Cell], canvas: Suite) -> list[list[Cell]]:
+    """The cells in blocks, one for each seed of the suite; those of the grid come first."""
+    order = sorted(canvas.seeds, key=lambda seed: (seed not in canvas.grid_seeds, canvas.seeds.index(seed)))
+    blocks = [[cell for cell in cells if cell.seed == seed] for seed in order]
+    return [block for block in blocks if block]
+
+
+def look(sitting: Sitting, seed: int, looks: int) -> dict[str, Any]:
+    """One look at what is drawn so far; its intervals are wider, so that all looks together err in 5 % of cases."""
+    z = NormalDist().inv_cdf(1 - LEVEL / looks / 2)
+    shares = vars(sitting.accuracies(sitting.after, sitting.rules))
+    spans = {name: wilson(share.value, share.n, z) for name, share in shares.items()}
+    halves = {name: 1.0 if math.isnan(low) else (high - low) / 2 for name, (low, high) in spans.items()}
+    return {"after_seed": seed, "n": len(sitting.cells), "level": LEVEL / looks, "half_widths": halves}
 
 
 def erased(edit: Edit | None) -> Iterator[str]:

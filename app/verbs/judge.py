@@ -43,7 +43,7 @@ def judge(args: argparse.Namespace) -> Answer:
     if what.run is None or edit is None:
         report = follow(judged(model, edit, suite=canvas), f"judging {model.name}")
         return Answer(report.model_dump(mode="json"), report.table())
-    return _told(what.run, judge_run(what.run, model, edit, canvas))
+    return _told(what.run, judge_run(what.run, model, edit, canvas, args.until))
 
 
 def _faces(name: str | None, base: str) -> GanSuite | None:
@@ -77,10 +77,11 @@ def _cost(run: Run) -> Cost:
     return Cost(state["seconds"], state.get("peak_memory_bytes") or float("nan"), state.get("memory_probe", ""))
 
 
-def judge_run(run: Run, model: Denoiser, edit: Edit, canvas: Suite) -> Report:
+def judge_run(run: Run, model: Denoiser, edit: Edit, canvas: Suite, until: float | None = None) -> Report:
     """Score a run on a suite and leave report.json and grid.png in its folder."""
     job = {**run.job.model_dump(mode="json"), "suite": canvas.name, "run": str(run.folder)}
-    report = follow(judged(model, edit, suite=canvas, cost=_cost(run), job=job), f"judging {run.job.title}")
+    work = judged(model, edit, suite=canvas, cost=_cost(run), job=job, until=until)
+    report = follow(work, f"judging {run.job.title}")
     write_text(run.folder / "report.json", report.json_text() + "\n")
     follow(draw_grid(model, edit, run.folder / "grid.png", canvas=canvas, report=report), "drawing the grid")
     return report

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks import answers as answering
-from benchmarks.judge import judge
+from benchmarks.judge import LEVEL, judge
+from benchmarks.metrics.accuracy import wilson
 from benchmarks.metrics.cost import Cost
 from benchmarks.report import Report
 from benchmarks.suite import suite
@@ -286,3 +289,41 @@ def test_reopened_files_are_eight_bits_and_jpeg_is_lossy() -> None:
     assert 0 < (png - picture).abs().max() <= 0.5 / 255 + 1e-6
     assert torch.equal(answering.reopened(png, "png"), png)
     assert (png - picture).abs().mean() < (jpeg - picture).abs().mean() < 0.02
+
+
+def test_pictures_are_drawn_until_enough_is_known() -> None:
+    canvas = POCKET.model_copy(update={"grid_seeds": POCKET.seeds})
+    painter = Painter(canvas)
+    edit = turned(painter, "Van_Gogh", "Watercolor")
+    whole = verdict(painter, edit, suite=canvas)
+    # A fifth of the pictures knows UA, of 20, to ±11 points at a hundredth's level; two fifths to ±6.
+    report = verdict(painter, edit, suite=canvas, until=0.10)
+    looks = report.about["stopping"]["looks"]
+    assert [(each["after_seed"], each["n"], each["level"]) for each in looks] == [(188, 300, 0.01), (288, 600, 0.01)]
+    assert looks[0]["half_widths"]["UA"] == pytest.approx(0.1245, abs=1e-3)
+    assert looks[1]["half_widths"]["UA"] <= 0.10
+    assert report.excluded == {"known well enough without": 900} and len(report.rows) == 600
+    assert report.scores["UA"].value == 1.0 and report.scores["UA"].n == 40
+    # Whoever wants more than five seeds can tell gets all of them, and the same numbers as without stopping.
+    strict = verdict(painter, edit, suite=canvas, until=0.001)
+    assert len(strict.about["stopping"]["looks"]) == 5 and strict.scores["UA"] == whole.scores["UA"]
+    assert {name: score.value for name, score in strict.scores.items()} == pytest.approx(
+        {name: score.value for name, score in whole.scores.items()}, nan_ok=True
+    )
+    with pytest.raises(BadInput, match="plus or minus 0"):
+        verdict(painter, edit, suite=canvas, until=0.0)
+
+
+def test_five_looks_together_err_no_more_than_one_would() -> None:
+    # The truth is 0.9; a wrong stop is one whose interval at that look leaves it out.
+    z, wrong, trials = NormalDist().inv_cdf(1 - LEVEL / 5 / 2), 0, 2000
+    draw = random.Random(0)
+    for _ in range(trials):
+        hits = n = 0
+        for _look in range(5):
+            hits, n = hits + sum(draw.random() < 0.9 for _ in range(20)), n + 20
+            low, high = wilson(hits / n, n, z)
+            if (high - low) / 2 <= 0.09:
+                break
+        wrong += not low <= 0.9 <= high
+    assert wrong / trials <= LEVEL

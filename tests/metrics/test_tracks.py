@@ -9,7 +9,7 @@ import torch
 
 import generators
 from benchmarks.answers import answers
-from benchmarks.inside import cells_beside, middle, told_apart
+from benchmarks.inside import cells_beside, middle, recognised, told_apart
 from benchmarks.pocket import Round
 from benchmarks.suite import suite
 from benchmarks.tracks import Finer, pair_cells, pairs_table, sequences, sequences_table, shares
@@ -102,6 +102,11 @@ def test_a_linear_probe_finds_what_is_there_and_nothing_else() -> None:
     planted[is_it, 3] += 6.0
     assert told_apart(planted, is_it) > 0.97
     assert 0.3 < told_apart(noise, is_it) < 0.7
+    assert recognised(planted, planted, is_it) > 0.97
+    assert recognised(planted, noise, is_it) < 0.3  # told from nothing, and no longer what it was
+    moved = noise.clone()
+    moved[is_it, 7] += 6.0
+    assert told_apart(moved, is_it) > 0.97 and recognised(planted, moved, is_it) < 0.3
 
 
 def test_cells_differ_from_their_neighbours_in_the_target_alone() -> None:
