@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.command in canvas_commands.COMMANDS:
             return _on_canvas(given)
-        return {"speed": _speed, "many": _many, "exports": _exports, "gan": _gan}[given.command](given)
+        return {"speed": _speed, "many": _many, "exports": _exports, "gan": _gan, "digits": _digits}[given.command](
+            given
+        )
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -65,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--device", default="auto")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    digits = commands.add_parser("digits", help="a GAN of digits made and whole classes unlearnt from it")
+    digits.add_argument("--digits", default="1,4,8", help="which, with commas (default: %(default)s)")
+    digits.add_argument("--steps", type=int, default=2000, help="of the GAN's own training (default: %(default)s)")
+    digits.add_argument("--seed", type=int, default=0)
+    digits.add_argument("--json", action="store_true", help="one JSON document on stdout")
     gan.add_argument("--model", default="pocket-gan", help="a GAN of faces (default: %(default)s)")
     gan.add_argument("--device", default="auto")
     gan.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -159,6 +166,20 @@ def _gan(given: argparse.Namespace) -> int:
     reports = _watched(erase_and_judge(_model(given), rows, [int(seed) for seed in given.seeds.split(",")], given.out))
     found = summary(reports)
     print(as_json({"rows": found}) if given.json else table(found))
+    return 0
+
+
+def _digits(given: argparse.Namespace) -> int:
+    from benchmarks.digits import forget_digits, table
+    from benchmarks.pocket import as_json
+
+    names = given.digits.split(",")
+    if wrong := [name for name in names if not (name.isdecimal() and len(name) == 1)]:
+        raise BadInput(f"--digits {wrong[0]} is no digit; give some of 0 to 9 with commas.")
+    if given.steps < 1:
+        raise BadInput(f"--steps {given.steps} trains nothing; give 1 or more.")
+    rows = _watched(forget_digits([int(name) for name in names], steps=given.steps, seed=given.seed))
+    print(as_json({"rows": rows}) if given.json else table(rows))
     return 0
 
 

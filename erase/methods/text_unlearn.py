@@ -9,8 +9,9 @@ and a student is tuned so that what it removes from G(ŵ) points along i (the pa
 
     Δ = E(G(ŵ)) − E(G_t(ŵ)),   L_dir = 1 − ⟨Δ, i⟩ / √(‖Δ‖² + ε²).
 
-The other terms are ours: images without the concept stay, and those that have it by nature are drawn as the frozen
-generator draws the code with the concept taken back.  What is kept is scored likewise, and b is at right angles to it.
+The other terms are ours: images without the concept stay; those that have it by nature are drawn as the frozen
+generator draws the code with the concept taken back, and until CLIP scores them as images without it.  What is kept is
+scored likewise, and b is at right angles to it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     needs: ClassVar[type] = Gan
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "attribute": {},
-        "far": {"repair": 0.0, "natural": 0.0, "hold": 0.0},  # the baseline that only leaves the direction
+        "far": {
+            "repair": 0.0,
+            "natural": 0.0,
+            "unseen": 0.0,
+            "hold": 0.0,
+        },  # the baseline that only leaves the direction
     }
 
     encoder: tuple[str, ...] = Field(
@@ -66,6 +72,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     direction: float = Field(1.0, ge=0, le=100, description="weight of the reference direction (λ_d)")
     repair: float = Field(2.0, ge=0, le=100, description="weight of drawing an edited code as it was before the edit")
     natural: float = Field(4.0, ge=0, le=100, description="weight of images that show the concept by nature")
+    unseen: float = Field(1.0, ge=0, le=100, description="weight of CLIP no longer seeing it in those")
     hold: float = Field(4.0, ge=0, le=100, description="weight of images without the concept staying as they are")
     enough: float = Field(0.1, ge=0, le=1, description="share of the concept at which an image counts as cleared (τ)")
     agreement: float = Field(0.2, ge=-1, le=1, description="least agreement of pairs on one direction, or it refuses")
@@ -173,13 +180,14 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
 
         def losses() -> dict[str, Tensor]:
             drawn = model.synthesis(layered(model, torch.cat([natural, clean, edited])))
-            now = eye.images(drawn[2 * count :] / 2 + 0.5)
+            own, now = eye.images(torch.cat([drawn[:count], drawn[2 * count :]]) / 2 + 0.5).split(count)
             left = (now - before) @ edit.towards / ((after - before) @ edit.towards).clamp(min=1e-4)
             lost = 1 - (after - now) @ edit.towards / ((after - now).square().sum(1) + edit.blur**2).sqrt()
             return {
                 "direction": self.direction * (lost * (left.detach() > self.enough)).mean(),
                 "repair": self.repair * unlikeness(drawn[2 * count :], wanted[2 * count :]),
                 "natural": self.natural * unlikeness(drawn[:count], wanted[:count]),
+                "unseen": self.unseen * torch.stack([e.excess(own) for e in edits]).sum(0).mean(),
                 "hold": self.hold * unlikeness(drawn[count : 2 * count], wanted[count : 2 * count]),
             }
 
@@ -203,7 +211,7 @@ class Together:
 class Direction:
     """One clause: the step in w that adds it [w], who has it [n], how scores follow w, and CLIP's direction [e].
 
-    `words` [e] scores an image and `threshold` splits the scores; `bare` is the usual score without.
+    `words` [e] scores an image, `threshold` splits the scores; `bare` and `full` are the usual ones without and with.
     """
 
     step: Tensor
@@ -215,6 +223,11 @@ class Direction:
     threshold: Tensor
     towards: Tensor
     blur: float
+    full: Tensor
+
+    def excess(self, seen: Tensor) -> Tensor:
+        """How much more of the clause codes of images [n e] show than is usual without: 1 is as much as with it [n]."""
+        return ((seen @ self.words - self.bare) / (self.full - self.bare)).clamp(min=0)
 
     @staticmethod
     def found(
@@ -252,7 +265,7 @@ class Direction:
                 f"{agreement:g}); try other words, or a method that is shown examples, such as feature-unlearn."
             )
         blur = 0.05 * float(ways.norm(dim=1).mean())
-        return Direction(step, having, slope, bare, centre, words, threshold, towards, blur)
+        return Direction(step, having, slope, bare, centre, words, threshold, towards, blur, full)
 
 
 def clauses(concept: Concept) -> list[str]:

@@ -1,10 +1,11 @@
 """Teaches pocket-gan's generator which face each z stands for, before it competes with a critic: days of a CPU less.
 
-    python -m generators.pocket.start_gan --minutes 30 --data FOLDER --out GAN    # then train_gan --resume --out GAN
+    python -m generators.pocket.start_gan --data FOLDER --out GAN    # then train_gan --resume --taught 10 --out GAN
 
 Pocket Faces are drawn by dice, and a normal z can be the dice (`face_codes`).  So the generator learns by regression,
 in three parts: the synthesis, reading what decides a picture through one linear layer; the mapping, from z to what
-that layer says; both together.  The adversarial training that follows makes sharp what regression leaves undecided.
+that layer says; both together.  Each goes on from where it was, as the state beside the rendered faces says.  The
+adversarial training that follows makes sharp what regression leaves undecided.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import Shape, StyleGenerator, gains, latents
 from generators.stylegan2.training import Recipe, Run, average_w
 
-PARTS = {"synthesis": 0.75, "mapping": 0.15, "together": 0.1}  # shares of the time
+MINUTES = {"synthesis": 25.0, "mapping": 10.0, "together": 5.0}
 SHAPE = Shape(mapping_layers=6)
 
 
@@ -127,7 +128,8 @@ def shares(minutes: float) -> Iterator[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=float, default=30)
+    for lesson, minutes in MINUTES.items():
+        parser.add_argument(f"--{lesson}", type=float, default=minutes, help="minutes (default: %(default)g)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("temp/pocket-faces"))
     parser.add_argument("--faces", type=int, default=12_000)
@@ -146,28 +148,37 @@ def main() -> None:
         if (now := time.monotonic()) - said > 30:
             said = now
             print(f"{lesson}: step {run.steps}, {float(loss):.4f}", flush=True)
-            if lesson == "synthesis":
-                tiles = run.generator.synthesis(
-                    lessons.reader(factors(codes[:64]))[:, None].expand(-1, SHAPE.num_ws, -1), "none"
-                ).detach()
-                asked.out.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(asked.out / "synthesis.png"), sheet(((tiles + 1) * 127.5).clamp(0, 255).byte()))
 
     reader = nn.Linear(factors(codes[:1]).shape[1], SHAPE.w_dim)
+    parts = {"generator": run.generator, "average": run.average, "reader": reader}
+    state = asked.data / "start-state.safetensors"
+    if state.exists():
+        stored = files.read(state)[0]
+        for name, network in parts.items():
+            network.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")}
+            )
     lessons = Lessons(run, reader, pictures, codes, asked.lr, tell)
-    for lesson, share in PARTS.items():
-        getattr(lessons, lesson)(shares(asked.minutes * share))
-        keep(run, asked.out, time.monotonic() - began, asked.faces)
+    for lesson in MINUTES:
+        if getattr(asked, lesson):
+            getattr(lessons, lesson)(shares(getattr(asked, lesson)))
+            tensors = {f"{name}.{key}": value for name, net in parts.items() for key, value in net.state_dict().items()}
+            files.write(state, tensors, {"family": "stylegan2-start"})
+            keep(run, reader, asked.out, time.monotonic() - began, asked.faces)
 
 
-def keep(run: Run, folder: Path, seconds: float, faces: int) -> None:
+def keep(run: Run, reader: nn.Linear, folder: Path, seconds: float, faces: int) -> None:
     """Writes what train_gan goes on from."""
-    taught = {"steps": run.steps, "faces": faces, "seconds": round(seconds), "parts": PARTS}
+    taught = {"steps": run.steps, "faces": faces, "seconds": round(seconds)}
     about = {"name": "pocket-gan", "world": "pocket-faces", "licence": LICENCE, "steps": 0, "taught": taught}
     run.average.mapping.w_avg.copy_(average_w(run.average))
     files.save(folder / "generator.safetensors", run.average, about)
     files.save(folder / "critic.safetensors", run.critic, about)
     cv2.imwrite(str(folder / "sheet.png"), sheet(drawn(run.average, 128)))
+    with torch.no_grad():
+        ws = reader(factors(latents(range(128), SHAPE.z_dim)))[:, None].expand(-1, SHAPE.num_ws, -1)
+        pictures = ((run.average.synthesis(ws, "none") + 1) * 127.5).round().clamp(0, 255).byte()
+    cv2.imwrite(str(folder / "sheet-of-factors.png"), sheet(pictures))
 
 
 if __name__ == "__main__":

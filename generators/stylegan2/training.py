@@ -175,10 +175,10 @@ class Run:
         self.draws.set_state(state["draws"])
         self.path_mean.copy_(state["path_mean"])
         for name, module in (("generator", self.generator), ("critic", self.critic), ("average", self.average)):
-            module.load_state_dict(_below(state, name))
+            module.load_state_dict(below(state, name))
         for name, optimiser in (("generator_adam", self.generator_adam), ("critic_adam", self.critic_adam)):
             moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in _below(state, name).items():
+            for key, value in below(state, name).items():
                 index, _, what = key.partition(".")
                 moments.setdefault(int(index), {})[what] = value
             optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
@@ -213,5 +213,6 @@ def _update(network: nn.Module, optimiser: torch.optim.Adam, loss: Tensor) -> No
     optimiser.zero_grad(set_to_none=True)
 
 
-def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one part of a state, under their own names."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from generators.pocket import train_gan
+from generators.pocket import start_gan, train_gan
 from generators.pocket.face_probe import FaceProbe
 from generators.stylegan2 import files
+from generators.stylegan2.discriminator import Critic
+from generators.stylegan2.network import Shape, StyleGenerator
+from generators.stylegan2.training import Recipe, Run
 
 
 def command(folder: Path, *more: str) -> list[str]:
@@ -48,6 +51,49 @@ def test_it_trains_saves_resumes_and_reports(tmp_path: Path, monkeypatch: pytest
     )
     assert run.steps == report["steps"]
     assert torch.equal(run.generator.state_dict()["synthesis.b4.const"], run.average.state_dict()["synthesis.b4.const"])
+
+
+@pytest.mark.slow
+def test_the_start_teaches_part_by_part_goes_on_and_is_held_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = str(tmp_path / "data"), str(tmp_path / "gan")
+    asked = ["start_gan", "--faces", "12", "--batch", "2", "--data", data, "--out", out]
+    short = ["--synthesis", "0.01", "--mapping", "0.01", "--together", "0.01"]
+    monkeypatch.setattr(sys, "argv", [*asked, *short])
+    start_gan.main()
+    first = files.read(tmp_path / "data" / "start-state.safetensors")[0]
+    generator, about = files.load_generator(tmp_path / "gan" / "generator.safetensors")
+    assert about["taught"]["faces"] == 12 and generator.shape == start_gan.SHAPE
+    monkeypatch.setattr(sys, "argv", [*asked, "--synthesis", "0", "--mapping", "0.01", "--together", "0"])
+    start_gan.main()
+    second = files.read(tmp_path / "data" / "start-state.safetensors")[0]
+    same = {name for name in first if torch.equal(first[name], second[name])}
+    assert {name for name in first if name.startswith(("reader.", "generator.synthesis."))} <= same
+    assert "generator.mapping.fc0.weight" not in same
+
+    monkeypatch.setattr(sys, "argv", command(tmp_path, "--resume", "--taught", "10"))
+    train_gan.main()
+    trained, about = files.load_generator(tmp_path / "gan" / "generator.safetensors")
+    assert trained.shape == start_gan.SHAPE and about["taught"]["faces"] == 12 and about["steps"] >= 1
+
+
+def test_what_is_held_to_pulls_towards_the_taught_pictures() -> None:
+    torch.manual_seed(0)
+    run = Run(StyleGenerator(Shape()), Critic(Shape()), Recipe(batch=4), 0)
+    pictures, codes = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8), torch.randn(4, 128)
+    loss = train_gan.held(pictures, codes, 1.0, run)
+    before = float(loss(run.generator).detach())
+    optimiser = torch.optim.Adam(run.generator.synthesis.parameters(), 0.003)
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss(run.generator).backward()
+        optimiser.step()
+    assert float(loss(run.generator).detach()) < 0.9 * before
+    exact = pictures.float() / 127.5 - 1
+    assert float(train_gan.off(exact, exact)) == 0.0
+    corner, middle = exact.clone(), exact.clone()
+    corner[:, :, :4, :4] += 0.5
+    middle[:, :, 33:37, 30:34] += 0.5
+    assert train_gan.off(middle, exact) > 2 * train_gan.off(corner, exact)  # eyes count for more than the background
 
 
 def test_frechet_distance_of_gaussians() -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from erase.errors import BadInput
 from erase.matching import drawn_codes, layered, unlikeness
 from erase.methods.feature_unlearn import without
-from erase.methods.text_unlearn import Direction, clauses, ridge, taken_back, valley
+from erase.methods.text_unlearn import Direction, Together, clauses, ridge, taken_back, valley
 from erase.model import Concept
 from tests.gan.toy import Pixels, ToyGan
 
@@ -93,3 +93,32 @@ def test_features_are_taken_out_only_where_there_is_an_excess() -> None:
 def test_unlikeness_is_a_distance() -> None:
     one, other = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
     assert float(unlikeness(one, one)) == 0 and float(unlikeness(one, other)) == pytest.approx(1)
+
+
+def test_images_without_the_clause_show_no_excess(found: tuple[ToyGan, torch.Tensor, torch.Tensor, Direction]) -> None:
+    gan, w, _, edit = found
+    with torch.no_grad():
+        seen = Pixels().images(gan.synthesis(layered(gan, w)) / 2 + 0.5)
+    excess = edit.excess(seen)
+    assert float(excess.min()) == 0.0
+    assert float(excess[edit.having].mean()) > 3 * float(excess[~edit.having].mean())
+    at_full = edit.words * (edit.full / edit.words.square().sum())
+    torch.testing.assert_close(edit.excess(at_full[None]), torch.ones(1), atol=1e-3, rtol=0)
+
+
+def test_several_encoders_look_together() -> None:
+    both = Together([Pixels(), Pixels()])
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        both.images(images) @ both.texts(["a", "bb"]).T, Pixels().images(images) @ Pixels().texts(["a", "bb"]).T
+    )
+
+
+def test_what_is_kept_is_spared_by_the_direction(
+    found: tuple[ToyGan, torch.Tensor, torch.Tensor, Direction],
+) -> None:
+    gan, w, scores, edit = found
+    kept = ridge(w - w.mean(0), torch.randn(len(w), generator=torch.Generator().manual_seed(2)))
+    spared = Direction.found(gan, Pixels(), w, scores, edit.words, "bright", -1.0, [kept])
+    assert abs(float(spared.step @ kept)) < 1e-4 * float(spared.step.norm() * kept.norm())
+    assert float((spared.step @ edit.slope) / (edit.step @ edit.slope)) == pytest.approx(1.0, abs=1e-3)
