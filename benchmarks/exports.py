@@ -56,8 +56,8 @@ CLOSED = (
     Variation("edit", {"size": 0.25, "dtype": "fp16"}),
 )  # fmt: skip
 ENCODER = (
-    Variation("plugin"), Variation("plugin", {"dtype": "fp16"}), Variation("pipeline"), Variation("single-file"),
-    Variation("kohya-lora", {"error": 0.15}), Variation("diffusers-lora", {"error": 0.15}), Variation("edit"),
+    Variation("plugin"), Variation("plugin", {"dtype": "fp16"}), Variation("kohya-lora", {"error": 0.15}),
+    Variation("diffusers-lora", {"error": 0.15}), Variation("edit"),
     Variation("edit", {"error": 0.05, "dtype": "fp16"}),
 )  # fmt: skip
 GAN = (
