@@ -82,6 +82,7 @@ def pareto(points: Sequence[Point], x: Axis, y: Axis) -> str:
     plot.plot([x.scaled(p.x) for p in best], [y.scaled(p.y) for p in best], "--", color="#0b6e4f", linewidth=1)
     plot.set_xlabel(x.title, parse_math=False)
     plot.set_ylabel(y.title, parse_math=False)
+    plot.margins(0.12)  # room for the names beside the outermost points
     plot.grid(alpha=0.25)
     return _svg(figure)
 
@@ -90,7 +91,7 @@ def heat(matrix: Matrix) -> str:
     """The interference matrix: red lost, blue won; the erased concepts' own cells are outlined."""
     erased = list(matrix.cells)
     labels = sorted({label for row in matrix.cells.values() for label in row})
-    figure = Figure(figsize=(1.8 + 0.34 * len(labels), 1.6 + 0.34 * len(erased)), layout="constrained")
+    figure = Figure(figsize=(1.8 + 0.34 * len(labels), max(2.8, 1.6 + 0.34 * len(erased))), layout="constrained")
     plot = figure.subplots()
     values = [[matrix.cells[i][j].change if j in matrix.cells[i] else float("nan") for j in labels] for i in erased]
     image = plot.imshow(values, cmap=SPREAD, vmin=-1, vmax=1, aspect="auto")
