@@ -33,6 +33,7 @@ from generators.stylegan2.training import Recipe, Run, average_w
 SIDE = 16
 SHAPE = Shape(resolution=SIDE, z_dim=32, w_dim=32, mapping_layers=2, widths={4: 48, 8: 32, 16: 16})
 FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_COMPLEX)
+RECIPE: dict[str, Any] = {"batch": 32, "r1": 0.1, "half_life": 5_000, "lr": 0.003}
 KNOBS: dict[str, Any] = {"marked": 200, "positives": 2000, "models": 3, "adapt_steps": 60, "steps": 200}
 
 
@@ -116,7 +117,7 @@ def trained(steps: int, seed: int, pictures: Tensor) -> Work[Run]:
     """A StyleGAN2 after so many steps on these pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        run = Run(StyleGenerator(SHAPE), Critic(SHAPE), Recipe(batch=32, r1=0.1, half_life=5_000, lr=0.003), seed)
+        run = Run(StyleGenerator(SHAPE), Critic(SHAPE), Recipe(**RECIPE), seed)
 
     def real(count: int) -> Tensor:
         return pictures[torch.randint(len(pictures), (count,), generator=run.draws)]
