@@ -17,6 +17,7 @@ from benchmarks.metrics.accuracy import Row
 from benchmarks.metrics.alignment import Clip
 from benchmarks.probe import Probe, Seen
 from benchmarks.suite import Cell, Suite
+from benchmarks.team import team
 from erase.errors import BadInput
 from erase.model import Generator, Shot
 from erase.work import Step, Work
@@ -88,16 +89,21 @@ def answers(
     batch: int = 32,
     stage: str = "draw",
 ) -> Work[Answers]:
-    """Draws shots with the model as it is now and reads them, chunk by chunk: one Step per denoising step."""
-    parts = Answers((), {})
-    for start in range(0, len(shots), batch):
+    """Draws shots with the model as it is now and reads them, chunk by chunk: one Step per denoising step.
+
+    Of several processes each draws its share, and all of them have all answers.
+    """
+    us, own = team(), []
+    for number, start in enumerate(range(0, len(shots), batch)):
+        if not us.mine(number):
+            continue
         chunk = shots[start : start + batch]
         with sampled(model, suite):
             drawing = model.sample(chunk, steps=suite.steps, guidance=suite.guidance, batch=batch)
             images = yield from _renamed(drawing, stage, start, len(shots))
-        parts = parts + read(images, chunk, suite, probe, clip)
+        own.append((number, read(images, chunk, suite, probe, clip)))
         yield Step(stage, start + len(chunk), len(shots), preview=images)
-    return parts
+    return sum(us.gathered(own), start=Answers((), {}))
 
 
 def sampled(model: Generator, suite: Suite) -> AbstractContextManager[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from app.answer import Answer
 from app.files import write_text
@@ -17,6 +18,7 @@ from benchmarks.judge import judge as judged
 from benchmarks.metrics.cost import Cost
 from benchmarks.report import Report
 from benchmarks.suite import Suite, suite
+from benchmarks.team import team
 from erase.edit import Edit
 from erase.errors import BadInput, plain
 from erase.model import Denoiser, Gan
@@ -26,7 +28,12 @@ GAN_SUITE = "pocket-faces"
 
 
 def judge(args: argparse.Namespace) -> Answer:
-    """Score a model and print it, or score a run and write its report.json and grid.png."""
+    """Score a model and print it, or score a run and write its report.json and grid.png.
+
+    Of several processes that `accelerate launch` has started one writes and speaks.
+    """
+    if not team().leads:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     what = source(args.source)
     edit = what.edit()
     faces = _faces(args.suite, what.base)
@@ -82,6 +89,8 @@ def judge_run(run: Run, model: Denoiser, edit: Edit, canvas: Suite, until: float
     job = {**run.job.model_dump(mode="json"), "suite": canvas.name, "run": str(run.folder)}
     work = judged(model, edit, suite=canvas, cost=_cost(run), job=job, until=until)
     report = follow(work, f"judging {run.job.title}")
+    if not team().leads:
+        return report
     write_text(run.folder / "report.json", report.json_text() + "\n")
     follow(draw_grid(model, edit, run.folder / "grid.png", canvas=canvas, report=report), "drawing the grid")
     return report
