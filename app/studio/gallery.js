@@ -9,8 +9,10 @@ const show = (cell, mark) => {
   cell.setAttribute('aria-label', `seed ${cell.dataset.seed}, ${TOLD[mark]}`);
 };
 const say = (cell, mark) => {
-  show(cell, mark);
-  recent.set(cell.dataset.seed, {mark, at: Date.now()});
+  if (cell.parentElement.dataset.concept) { // else the server says what is missing
+    show(cell, mark);
+    recent.set(cell.dataset.seed, {mark, at: Date.now()});
+  }
   trigger('select', {seed: Number(cell.dataset.seed), mark});
 };
 element.addEventListener('click', (event) => {

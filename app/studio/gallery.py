@@ -27,7 +27,8 @@ def latents(model: str, concept: str | None, first: int = 0) -> str:
         )
     told = marks.read(model, concept) if concept else {}
     cells = [_cell(folder, seed, next((side for side in told if seed in told[side]), "")) for seed in seeds]
-    return f'<div class="latents" role="group" aria-label="latents to mark">{"".join(cells)}</div>'
+    about = f'role="group" aria-label="latents to mark" data-concept="{escape(concept or "", quote=True)}"'
+    return f'<div class="latents" {about}>{"".join(cells)}</div>'
 
 
 def counted(model: str, concept: str | None) -> str:

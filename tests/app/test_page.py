@@ -86,6 +86,7 @@ def shot(page: Any, name: str) -> None:
 
 def tab(page: Any, name: str) -> None:
     """Open a tab, also where the narrow page hides it behind its menu."""
+    page.get_by_role("tab").first.wait_for()
     found = page.get_by_role("tab", name=name, exact=True)
     if not found.first.is_visible():
         page.locator(".overflow-menu > button").first.click()
@@ -131,7 +132,7 @@ def erase_a_style(page: Any) -> str:
     page.locator("#method").get_by_label("advunlearn", exact=True).check()
     page.locator(".card", has_text="adversary").wait_for()
     choose(page, "#preset", "pocket")
-    settle(page, "#settings", iterations=4, warmup=1, seeds=2, attack_steps=2)
+    settle(page, "#settings", iterations=3, warmup=1, seeds=2, attack_steps=1, batch=2, keep_batch=2)
     page.locator("#start").click()
     page.locator("#progress .status").wait_for()
     page.wait_for_url("**/?run=pocket-sd-van-gogh-advunlearn-*")
