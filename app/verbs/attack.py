@@ -33,6 +33,9 @@ def attack(args: argparse.Namespace) -> Answer:
         from app.verbs.attack_gan import attack_gan
 
         return attack_gan(args)
+    what = source(args.source)
+    if what.base == "pocket-gan":
+        raise BadInput(f"{args.attack} searches prompts, and pocket-gan reads none; for GANs: {', '.join(ON_GANS)}.")
     knobs = given_knobs(args)
     how = build(args.attack, knobs.pop("budget", None), knobs)
     canvas = suite(args.suite, probe=args.probe)
@@ -41,7 +44,6 @@ def attack(args: argparse.Namespace) -> Answer:
         if getattr(args, option) < 1:
             raise BadInput(f"--{option} {getattr(args, option)} will not do; it takes a whole number from 1 on.")
     rows = None if args.prompts is None else file_rows(Path(args.prompts))
-    what = source(args.source)
     edit = what.edit()
     model = load(what.base, loading(args))
     require(model, Denoiser, f"{args.attack} (for a GAN there are {', '.join(ON_GANS)}; it)")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.cli import main
 from benchmarks.every_attack import ON_GANS, attack_kind, every_attack
 from benchmarks.gan_attack import GanAttackReport, attack_gan, build, directions
 from erase.edit import Edit
@@ -89,3 +90,12 @@ def test_names_and_numbers_out_of_place_are_refused(probed: Path) -> None:
         build("latent-search", 0)
     with pytest.raises(BadInput, match="fewer --rows"):
         drain(attack_gan(ToyGan(), None, "hat", build("latent-search", 2), suite=SUITE, count=5000))
+
+
+def test_the_command_names_the_attacks_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack", "pocket-gan", "--concept", "hat", "--attack", "random"]) == 2
+    assert "code-inversion, latent-search, prompt-boundary" in capsys.readouterr().err
+    assert main(["attack", "pocket-sd", "--concept", "hat", "--attack", "latent-search", "--prompts", "x.csv"]) == 2
+    assert "reads no prompts" in capsys.readouterr().err
+    assert main(["attacks", "Latent_Search", "--json"]) == 0
+    assert '"budget"' in capsys.readouterr().out
