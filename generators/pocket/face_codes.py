@@ -18,20 +18,20 @@ from torch import Tensor
 from generators.pocket import faces
 
 Z_DIM = 128
-_ANGLES = ("hue", "slope")
-_SHARES = (
+ANGLES = ("hue", "slope")
+SHARES = (
     "eyeglasses", "hat", "beard", "shaved", "smile", "blond", "hair length", "second hue", "size", "turn", "x", "y",
     "mirror", "spare",
 )  # fmt: skip
-_NUMBERS = {
+NUMBERS = {
     "glasses": 7, "hats": 4, "beards": 6, "mouth": 2, "skin": 6, "blond shade": 3, "hair colour": 7,
     "hair under hat": 5, "short hair": 10, "long hair": 8, "hat colour": 7, "brows": 4, "eyes": 6, "nose": 3,
     "clothes": 5, "cloth colour": 8,
 }  # fmt: skip
-_HALVINGS = {part: math.ceil(math.log2(of)) for part, of in _NUMBERS.items()}
-_SIZES = {**dict.fromkeys(_SHARES, 1), **dict.fromkeys(_ANGLES, 2), **_HALVINGS}
-_STARTS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values(), initial=0), strict=False))
-assert sum(_SIZES.values()) <= Z_DIM
+HALVINGS = {part: math.ceil(math.log2(of)) for part, of in NUMBERS.items()}
+SIZES = {**dict.fromkeys(SHARES, 1), **dict.fromkeys(ANGLES, 2), **HALVINGS}
+STARTS = dict(zip(SIZES, itertools.accumulate(SIZES.values(), initial=0), strict=False))
+assert sum(SIZES.values()) <= Z_DIM
 
 
 class Coded:
@@ -41,14 +41,14 @@ class Coded:
         self.z = z
 
     def share(self, part: str) -> float:
-        at = _STARTS[part]
-        if part in _ANGLES:
+        at = STARTS[part]
+        if part in ANGLES:
             return math.atan2(self.z[at + 1], self.z[at]) / (2 * math.pi) % 1.0
         return (1 + math.erf(self.z[at] / math.sqrt(2))) / 2
 
     def number(self, part: str, of: int) -> int:
-        at = _STARTS[part]
-        return int(halved(torch.from_numpy(self.z[None, at : at + _SIZES[part]]), of)[0])
+        at = STARTS[part]
+        return int(halved(torch.from_numpy(self.z[None, at : at + SIZES[part]]), of)[0])
 
 
 def halved(z: Tensor, of: int) -> Tensor:

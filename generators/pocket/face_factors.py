@@ -11,12 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generators.pocket import faces
-from generators.pocket.face_codes import _ANGLES as ANGLES
-from generators.pocket.face_codes import _NUMBERS as NUMBERS
-from generators.pocket.face_codes import _SHARES as SHARES
-from generators.pocket.face_codes import _SIZES as SIZES
-from generators.pocket.face_codes import _STARTS as STARTS
-from generators.pocket.face_codes import halved
+from generators.pocket.face_codes import ANGLES, NUMBERS, SHARES, SIZES, STARTS, halved
 
 
 def factors(z: Tensor) -> Tensor:
