@@ -102,6 +102,10 @@ def proof_section(proof: Mapping[str, Any], stored: Stored) -> str:
 def approximation(facts: Mapping[str, Any]) -> str:
     """What a low-rank format keeps and misses, in a sentence."""
     low, high = facts["ranks"]
+    if high == 0:
+        return (
+            f"The change is stored whole, for thin matrices would be no smaller; rounding costs {facts['error']:.2g}."
+        )
     ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
     left = f", {facts['left_out']:.2%} of which is biases, norms and embeddings left out" if facts["left_out"] else ""
     return (

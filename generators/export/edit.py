@@ -56,7 +56,7 @@ def snippet() -> str:
 
 
 FORM = Form(
-    about="the weight changes alone: exact, or compressed with --error or --rank",
+    about="the weight changes alone: exact, or compressed with --error, --rank or --size",
     opens="this studio; a loader of a few lines is in the card",
     files={".safetensors": FILE},
     adds=True,

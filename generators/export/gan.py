@@ -16,7 +16,7 @@ from erase.work import Step, Work
 from generators.checkpoints import edits
 from generators.export.arrive import room
 from generators.export.form import Asked, Facts, Form, Place
-from generators.export.proof import EXACT, ROUNDED, Proof, Unproven, versions
+from generators.export.proof import EXACT, ROUNDED, SHARE, Proof, Unproven, versions
 from generators.stylegan2.checkpoint import Checkpoint, read, write_folder, write_nvlabs, write_rosinality
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def prove(model: StyleGan, edit: Edit, asked: Asked, form: Form, folder: Path, s
     wanted, plain = drawn(edited(model, edit, asked.strength)), drawn(edited(model, edit, 0.0))
     effect, worst, mean = float((wanted - plain).abs().mean()), 0.0, 0.0
     exact = asked.dtype in (None, torch.float32) and not form.approximates(asked)
-    bound = EXACT if exact else ROUNDED
-    tolerance = f"{'largest' if exact else 'mean'} pixel difference ≤ {bound}"
+    bound = EXACT if exact else max(EXACT, SHARE * effect) if form.adds else ROUNDED
+    tolerance = f"{'largest' if exact else 'mean'} pixel difference ≤ {bound:.2g}"
     for name, checkpoint in _reopened(model, form, folder):
         apart = (drawn(checkpoint) - wanted).abs()
         worst, mean = max(worst, float(apart.max())), max(mean, float(apart.mean()))
