@@ -1,0 +1,56 @@
+"""The grand table: what is committed is what the documentation shows, and a new report changes both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import grand
+from benchmarks.grand import BEGIN, DOCS, END, KEPT, ROUNDS, finished, markdown, written
+from benchmarks.judge import judge
+from benchmarks.leaderboard import Leaderboard
+from benchmarks.pocket import Round
+from benchmarks.suite import suite
+from erase.errors import BadInput
+from erase.methods import build
+from erase.work import drain
+from tests.metrics.doubles import Painter, Reader, turned
+
+CANVAS = suite(grand.SUITE).model_copy(update={"sampler": "own", "clip": None})
+
+
+def test_the_documentation_shows_the_committed_table() -> None:
+    shown = DOCS.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip()
+    assert shown == markdown(Leaderboard.read(KEPT.read_text(encoding="utf-8")))
+
+
+def test_every_line_is_a_method_and_a_preset_that_exist() -> None:
+    for round_, count in ROUNDS.items():
+        build(round_.method, round_.preset)
+        assert round_.keep_others and 1 <= count <= 34
+    row = grand.targets(CANVAS, 34)
+    assert len(set(row)) == 34 and {target.kind for target in row[: grand.FEW]} == {"style", "object"}
+    with pytest.raises(BadInput, match="line of the grand table"):
+        next(grand.run(Painter(CANVAS), Path("nowhere"), "ucc"))
+
+
+def test_what_is_there_becomes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(grand, "KEPT", tmp_path / "results" / "grand.json")
+    monkeypatch.setattr(grand, "DOCS", tmp_path / "page.md")
+    with pytest.raises(BadInput, match="no report of the grand table"):
+        finished(tmp_path)
+    painter, round_ = Painter(CANVAS), Round("uce", keep_others=True)
+    (tmp_path / "uce").mkdir()
+    for label, into in (("Van_Gogh", "Rust"), ("Cats", "Dogs")):
+        target = CANVAS.target(label)
+        job = round_.job(target, CANVAS, painter)
+        work = judge(painter, turned(painter, label, into), [label], CANVAS, reader=Reader(CANVAS), job=job)
+        (tmp_path / "uce" / f"{label}.json").write_text(drain(work).json_text(), encoding="utf-8")
+    (tmp_path / "page.md").write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
+    found = written(finished(tmp_path))
+    assert "| `uce` | 1 + 1 | 100.0 (86–100) | 100.0 (" in found and "| **100.0** |" in found
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page == f"above\n{BEGIN}\n{found}\n{END}\nbelow\n"
+    assert markdown(Leaderboard.read((tmp_path / "results" / "grand.json").read_text(encoding="utf-8"))) == found
