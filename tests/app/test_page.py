@@ -23,7 +23,7 @@ pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 600_000  # milliseconds: the machine may be busy
+PATIENCE = 1_800_000  # milliseconds: the machine may be busy
 FIRST_PAGE = 3.0  # seconds
 SHOTS = os.environ.get("STUDIO_SHOTS")
 TABS = ("Erase", "Before / after", "GAN gallery", "Attack", "Compare", "Ledger", "Export")
