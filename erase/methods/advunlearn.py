@@ -41,6 +41,15 @@ CHOICE = 8  # lessons on which restarts are compared
 LIMITS = "Robust to prompts, far less to learnt word vectors; not a security boundary."
 
 
+# Ours, against learnt word vectors: an adversary that goes on from iteration to iteration gets as far as one who learns
+# a word for long, and what such a word reaches is how the U-Net reads codes as well.
+CONTINUOUS: dict[str, Any] = {"train": "text+cross", "init": "latest"}
+POCKET: dict[str, Any] = {
+    "train": "text", "iterations": 300, "warmup": 60, "lr": 3e-4, "attack_steps": 10, "attack_lr": 0.02, "tokens": 3,
+    "draws": 2, "batch": 4, "keep_batch": 12, "seeds": 16, "steps": 20, "gamma": 6.0,
+}  # fmt: skip
+
+
 def _parts(train: str) -> str:
     if not all(part.strip() for part in train.split("+")):
         raise BadInput(f"train = {train!r} should name slices joined by +, such as text[0] or text+kv")
@@ -57,21 +66,9 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         "object": {},
         "nudity": {"train": "text", "gamma": 0.3},
         "fast": {"update": "fast", "attack_lr": 1e-2},
-        "pocket": {
-            "train": "text",
-            "iterations": 300,
-            "warmup": 60,
-            "lr": 3e-4,
-            "attack_steps": 10,
-            "attack_lr": 0.02,
-            "tokens": 3,
-            "draws": 2,
-            "batch": 4,
-            "keep_batch": 12,
-            "seeds": 16,
-            "steps": 20,
-            "gamma": 6.0,
-        },
+        "continuous": CONTINUOUS,
+        "pocket": POCKET,
+        "pocket-continuous": {**POCKET, **CONTINUOUS, "attack_steps": 20},
         "repo": {"faithful": True, "train": "text", "gamma": 1.0, "init": "latest", "templates": False},
     }
 
