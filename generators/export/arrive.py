@@ -70,7 +70,7 @@ def room(target: Path, needed: int) -> None:
         home = home.parent
     free = shutil.disk_usage(home).free
     if free < needed:
-        raise BadInput(f"No disk space: {target} needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free.")
+        raise BadInput(f"No disk space: this needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free.")
 
 
 def _refuse_to_overwrite(target: Path, force: bool, file: str | None) -> None:
