@@ -69,7 +69,9 @@ def kid(reference: Tensor, drawn: Tensor, *, subsets: int = 100, size: int = 100
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         # The warning says that all features are kept, which is what they are for here.
         warnings.simplefilter("ignore", UserWarning)
-        metric = KernelInceptionDistance(Given(reference.shape[1]), subsets=subsets, subset_size=min(size, n // 2))
+        metric = KernelInceptionDistance(
+            Given(reference.shape[1]), subsets=subsets, subset_size=min(size, n // 2), sync_on_compute=False
+        )
         # The metric draws its subsets from the CPU's own generator; torch.manual_seed would reseed CUDA as well.
         torch.default_generator.manual_seed(seed)
         metric.update(reference, real=True)
@@ -90,7 +92,8 @@ def _paired(reference: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
 def _fid(reference: Tensor, drawn: Tensor) -> float:
     # A common shift changes no distance between the sets, and without it the metric's running sums cancel badly.
     middle = reference.mean(0)
-    metric = FrechetInceptionDistance(Given(reference.shape[1])).set_dtype(torch.float64)
+    # Of several processes each has all images; a metric that collects them from the others would count them twice.
+    metric = FrechetInceptionDistance(Given(reference.shape[1]), sync_on_compute=False).set_dtype(torch.float64)
     metric.update(reference - middle, real=True)
     metric.update(drawn - middle, real=False)
     # Rounding can leave a distance of nothing a hair below zero.

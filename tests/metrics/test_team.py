@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.answers import answers
+from benchmarks.metrics.distribution import fid, kid
 from benchmarks.team import Team, team
 from erase.work import drain
 from tests.metrics.doubles import TINY, Painter, Reader
@@ -21,13 +22,16 @@ MEMBER = """
 import sys
 import torch
 from benchmarks.answers import answers
+from benchmarks.metrics.distribution import fid, kid
 from erase.work import drain
 from tests.metrics.doubles import TINY, Painter, Reader
 
 painter = Painter()
 shots = [cell.shot for cell in TINY.shots(["Cats"])]
 found = drain(answers(painter, shots, TINY, Reader(), batch=2))
-torch.save({"drawn": len(painter.drawn), **found.numbers, "prompts": [s.prompt for s in found.shots]}, sys.argv[1])
+far = [distance(found.numbers["features"], found.numbers["features"].flip(1)).value for distance in (fid, kid)]
+prompts = [shot.prompt for shot in found.shots]
+torch.save({"far": far, "drawn": len(painter.drawn), **found.numbers, "prompts": prompts}, sys.argv[1])
 """
 
 
@@ -56,6 +60,9 @@ def test_two_processes_give_the_answers_of_one(tmp_path: Path) -> None:
     assert [member.wait() for member in members] == [0, 0]
     told = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert [each["drawn"] for each in told] == [5, 4]  # batches of 2, 2, 2, 2, 1
+    features = alone.numbers["features"]
+    far = [distance(features, features.flip(1)).value for distance in (fid, kid)]
     for each in told:
+        assert each["far"] == pytest.approx(far, rel=1e-6)
         assert each["prompts"] == [shot.prompt for shot in shots]
         assert all(torch.equal(each[name], value) for name, value in alone.numbers.items() if name != "clip")
