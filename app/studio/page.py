@@ -99,7 +99,7 @@ def page() -> gr.Blocks:
         ):  # fmt: skip
             tab.select(view, run, part, **QUIET)
         gallery_tab.select(said(gallery.latents), marking, latents, **QUIET)
-        compare_tab.select(said(shelf.compare), None, compared, **QUIET)
+        compare_tab.select(said(lambda: (shelf.compare(), gr.Dropdown(run_list()))), None, compared, **QUIET)
     return blocks
 
 

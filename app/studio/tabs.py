@@ -193,16 +193,15 @@ def attack(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     return found
 
 
-def compare(run: gr.Dropdown) -> gr.HTML:
+def compare(run: gr.Dropdown) -> list[Any]:
     """Every measured run, and two of them side by side."""
     table = gr.HTML(elem_id="compare")
     with gr.Row(elem_classes="bar"):
         other = gr.Dropdown(run_list(), label="Beside the run above", scale=4, elem_id="other")
         beside = gr.Button("Side by side", scale=0, min_width=140)
     sides = gr.HTML(elem_id="sides")
-    other.focus(lambda: gr.Dropdown(run_list()), None, other, **QUIET)
     beside.click(said(shelf.contrast), [run, other], sides, **HIDDEN)
-    return table
+    return [table, other]
 
 
 def ledger(task: gr.State, run: gr.Dropdown) -> gr.HTML:
