@@ -99,6 +99,7 @@ def choose(page: Any, box: str, option: str | re.Pattern[str]) -> None:
     """Pick an option of a list."""
     page.locator(f"{box} input").first.click()
     page.get_by_role("option", name=option).first.click()
+    page.locator("[role=listbox]").first.wait_for(state="hidden")  # a click while it closes would be lost
 
 
 def settle(page: Any, where: str, **knobs: int) -> None:
