@@ -210,7 +210,7 @@ def ray(tasks: Sequence[Any], perform: Perform, setting: Setting, address: str) 
             for reference in ready:
                 try:
                     yield cluster.get(reference)
-                except cluster.exceptions.RayError as error:
+                except cluster.exceptions.RayError as error:  # pyright: ignore[reportAttributeAccessIssue]
                     yield Outcome(names[reference], "failed", kind="died", message=f"Ray lost it: {error}")
     finally:
         cluster.shutdown()

@@ -18,7 +18,7 @@ SHAPE = Shape(resolution=8, z_dim=6, w_dim=6, mapping_layers=2, widths={4: 8, 8:
 
 
 class Brightness:
-    """Says that an image shows the concept when its upper half, or its left half beside the right, is bright."""
+    """Says that an image shows the concept when its upper half is bright, or brighter than the lower."""
 
     name = "brightness"
 
@@ -29,7 +29,7 @@ class Brightness:
     def _of(self, images: Tensor) -> Tensor:
         if self.half == "upper":
             return images[:, :, :4].mean((1, 2, 3))
-        return (images[..., :4] - images[..., 4:]).mean((1, 2, 3))
+        return (images[:, :, :4] - images[:, :, 4:]).mean((1, 2, 3))  # another direction among the codes
 
     def __call__(self, images: Tensor) -> Tensor:
         return ((self._of(images) - self.threshold) * 20).sigmoid()
@@ -67,7 +67,7 @@ class ToyGan(StyleGan):
             self.usual = self.synthesis(self.mapping(self.latents(range(64)))) / 2 + 0.5
 
     def scorer(self, concept: Concept) -> Brightness:  # type: ignore[override]
-        return Brightness("left" if concept.name == "hat" else "upper", self.usual)
+        return Brightness("balance" if concept.name == "hat" else "upper", self.usual)
 
     def encoder(self, name: str) -> Pixels:  # type: ignore[override]
         return Pixels()
