@@ -1,4 +1,4 @@
-"""The real server in a process of its own, forked from this one, which has its libraries in memory already."""
+"""The real server in a process of its own: forked from this one, which has its libraries in memory, or spawned."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ def free_port() -> int:
 class Served:
     """A studio at a port, which can be killed and started again."""
 
-    def __init__(self) -> None:
-        self.port, self.process = free_port(), None
+    def __init__(self, method: str = "fork") -> None:
+        self.method, self.port = method, free_port()
+        self.process: BaseProcess | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, wait: bool = True) -> BaseProcess:
-        server = importlib.import_module("app.studio.server")
-        context = multiprocessing.get_context("fork")
-        self.process = context.Process(target=_serve, args=(server, self.port), daemon=True)
+        if self.method == "fork":
+            importlib.import_module("app.studio.server")
+        context: Any = multiprocessing.get_context(self.method)
+        self.process = context.Process(target=_serve, args=(self.port,), daemon=True)
         self.process.start()
         limit = time.monotonic() + PATIENCE
         while wait and not self.answers():
@@ -76,7 +78,7 @@ class Served:
         raise AssertionError(f"{name} did not answer")
 
     def memory(self) -> int:
-        """Bytes the server holds that are its own."""
+        """Bytes a spawned server holds; one that was forked makes its parent's pages its own by reading them."""
         assert self.process is not None
         with open(f"/proc/{self.process.pid}/smaps_rollup") as file:
             lines = dict(line.split(":", 1) for line in file if ":" in line)
@@ -84,8 +86,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Served]:
-    made = Served()
+def serving(method: str = "fork") -> Iterator[Served]:
+    made = Served(method)
     made.start()
     try:
         yield made
@@ -93,6 +95,7 @@ def serving() -> Iterator[Served]:
         made.kill()
 
 
-def _serve(server: Any, port: int) -> None:
+def _serve(port: int) -> None:
+    server = importlib.import_module("app.studio.server")
     with open(os.devnull, "w") as silent, contextlib.redirect_stderr(silent):
         server.serve_forever("127.0.0.1", port, None)

@@ -25,7 +25,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A studio whose line is held, so that the jobs are asked for and wait."""
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
     queue.hold()
-    with serving() as made:
+    with serving("spawn") as made:
         yield made
 
 
