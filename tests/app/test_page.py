@@ -41,7 +41,7 @@ pytestmark = [
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with serving() as made:
+    with serving("spawn") as made:  # a fork of a process that drives a browser may inherit a lock nobody lets go of
         yield made
     for task in queue.tasks():
         queue.cancel(task, wait=0.0)
