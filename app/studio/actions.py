@@ -144,14 +144,20 @@ def attack(run: str, name: str, concept: str = "", budget: int | str = "", rows:
     return queue.submit("attack", f"{name} on {found.job.title}", found.folder, [words])
 
 
-def export(run: str, form: str, strength: float = 1.0) -> Task:
-    """Export a run into its own folder; it is called exported only when its proof has passed."""
+def export(run: str, form: str, strength: float = 1.0, dtype: str = "", size: float | str | None = None) -> Task:
+    """Export a run into its own folder; it is called exported only when its proof has passed.
+
+    `size` in megabytes is for the formats that come thinner; without it they miss what their format allows.
+    """
     from generators.export.form import FORMS
 
     found = finished(run)
     name = match(form, FORMS, "export format")
     words = ["export", str(found.folder), "--as", name, "--out", str(exported(found, name)), "--force"]
     words += ["--strength", f"{float(strength):g}"]
+    words += ["--dtype", dtype] if dtype else []
+    words += ["--size", f"{size}"] if size else []  # an empty number is nought on the page
+    parse(words)
     return queue.submit("export", f"{name} of {found.job.title}", found.folder, [words])
 
 

@@ -73,9 +73,9 @@ def take_off(run: str, number: int) -> str:
     return actions.take_off(run, number).run.name
 
 
-def export(run: str, form: str, strength: float = 1.0) -> str:
+def export(run: str, form: str, strength: float = 1.0, dtype: str = "", size: float | None = None) -> str:
     """Export a run and prove that the export loads; the task."""
-    return actions.export(run, form, strength).id
+    return actions.export(run, form, strength, dtype, size).id
 
 
 def download(run: str, form: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 import generators
-from app.options import KINDS
+from app.options import DTYPES, KINDS
 from app.studio import actions, forms, gallery, results, shelf, views
 from app.studio import marks as kept
 from benchmarks.attacks import attack_names
@@ -220,11 +220,13 @@ def export(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     with gr.Row(elem_classes="bar"):
         form = gr.Dropdown(list(FORMS), value=FORMS[0], label="Format", min_width=160, elem_id="format")
         strength = gr.Number(1.0, label="Strength", minimum=0, maximum=10, min_width=120)
+        dtype = gr.Dropdown([("as the model's", ""), *DTYPES], value="", label="Weights", min_width=140)
+        size = gr.Number(None, label="At most, MB", minimum=0, min_width=120, info="edit and LoRA; empty is no limit")
         start = gr.Button("Export", variant="primary", min_width=120, elem_id="start-export")
         fetch = gr.Button("Prepare the download", min_width=160)
     file = gr.File(label="Download", interactive=False, height=110, elem_id="download")
     card = gr.Markdown("*The model card of an export is shown here, with the proof that it loads.*", elem_id="card")
-    start.click(said(lambda *asked: actions.export(*asked).id), [run, form, strength], task, **HIDDEN)
+    start.click(said(lambda *asked: actions.export(*asked).id), [run, form, strength, dtype, size], task, **HIDDEN)
     fetch.click(said(lambda *asked: (str(actions.packed(*asked)), shelf.card(*asked))), [run, form], [file, card],
                 **HIDDEN)  # fmt: skip
     return listed

@@ -171,6 +171,11 @@ def test_actions_on_a_run_need_its_edit(run: Run, begin: Callable[..., Run]) -> 
         actions.export(name, "zip")
     with pytest.raises(BadInput, match="not been exported as pipeline yet"):
         actions.packed(name, "pipeline")
+    whole, thin = (actions.export(name, "edit", 0.5, *more).commands[0] for more in ((), ("fp16", 5)))
+    assert whole[-3:] == ("--force", "--strength", "0.5")
+    assert thin == (*whole, "--dtype", "fp16", "--size", "5")
+    with pytest.raises(BadInput, match="fp7"):
+        actions.export(name, "edit", dtype="fp7")
 
 
 def test_an_export_is_downloaded_as_it_is_or_as_a_zip(run: Run) -> None:
