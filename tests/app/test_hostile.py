@@ -40,7 +40,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """The server, with its uploads in a folder of their own."""
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    with serving() as made:
+    with serving("spawn") as made:
         yield made
 
 
@@ -93,7 +93,7 @@ def test_names_that_lead_elsewhere_are_refused(served: Served, tmp_path: Path) -
     for name in ("../../etc/passwd", "/etc/passwd", "..", "runs/../../x"):
         for action, more in (
             ("draw", ("", "")),
-            ("export", ("edit", 1.0)),
+            ("export", ("edit", 1.0, "", None)),
             ("download", ("edit",)),
             ("take_off", (1,)),
         ):
