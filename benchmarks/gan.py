@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,11 +71,11 @@ def erase_and_judge(model: Gan, rows: Sequence[Case], seeds: Sequence[int], fold
     for number, (seed, case) in enumerate(plan, 1):
         job = case.job(model, seed)
         path = folder / f"{case.label}, {case.concept}, {seed}.json".replace(" ", "-").replace(",", "")
-        report = _finished(path, job)
+        report = Report.kept(path, job)
         if report is None:
             edit, cost = yield from metered(_erased(model, case, seed, adapted), model.device)
             report = yield from judge_gan(model, edit, cost=cost, job=job)
-            _write(path, report)
+            report.write(path)
         reports.append(report)
         yield Step("cases", number, len(plan))
     return reports
@@ -160,19 +158,3 @@ def chosen(groups: str) -> Iterator[Case]:
         if name not in known:
             raise BadInput(f"There is no group {name!r} of cases; there are {', '.join(known)}, and all.")
         yield from known[name]
-
-
-def _finished(path: Path, job: Mapping[str, Any]) -> Report | None:
-    if not path.exists():
-        return None
-    report = Report.read(path)
-    if dict(report.job) != json.loads(json.dumps(job)):
-        raise BadInput(f"{path} is the report of another job; give another --out, or remove it.")
-    return report
-
-
-def _write(path: Path, report: Report) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(report.json_text(), encoding="utf-8")
-    os.replace(draft, path)

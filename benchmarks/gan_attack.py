@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from benchmarks.attacks import budgeted
 from benchmarks.every_attack import ON_GANS
 from benchmarks.faces import Reader
 from benchmarks.gan_suite import GanSuite, gan_suite
@@ -28,7 +29,6 @@ from erase.edit import Edit
 from erase.errors import BadInput, match
 from erase.loan import borrowed, stream
 from erase.matching import drawn_codes, layered, unlikeness
-from erase.methods import filled
 from erase.methods.text_unlearn import ridge
 from erase.model import Concept, Gan, Scorer
 from erase.work import Step, Work
@@ -128,9 +128,7 @@ class GanAttackReport(Report):
 def build(name: str, budget: str | int | None = None, knobs: Mapping[str, Any] | None = None) -> Attack:
     """An attack on GANs by its name, with a number of steps or a preset's; BadInput names the nearest."""
     known = match(name, ATTACKS, "attack on GANs")
-    preset = None if budget is None or str(budget).lstrip("+-").isdigit() else str(budget)
-    asked = {} if budget is None or preset else {"budget": int(budget)}
-    return filled(known, ATTACKS[known], preset, {**asked, **(knobs or {})})
+    return budgeted(known, ATTACKS[known], budget, knobs)
 
 
 def attack_gan(

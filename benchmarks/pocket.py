@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from benchmarks.leaderboard import Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.metrics.cost import metered
 from benchmarks.report import Report
 from benchmarks.suite import Suite, Target
-from erase.errors import BadInput, match
+from erase.errors import match
 from erase.methods import build, method, method_names
 from erase.model import Concept, Generator
 from erase.work import Step, Work
@@ -66,11 +65,11 @@ def erase_and_judge(
     for number, (round_, target) in enumerate((r, t) for r in rounds for t in targets):
         job = round_.job(target, canvas, model)
         path = folder / round_.label / f"{target.label}.json"
-        report = _finished(path, job)
+        report = Report.kept(path, job)
         if report is None:
             edit, cost = yield from metered(_erased(model, canvas, round_, target, job), model.device)
             report = yield from judge(model, edit, [target.label], canvas, cost=cost, job=job, batch=batch)
-            _write(path, report)
+            report.write(path)
         reports.setdefault(round_.label, []).append(report)
         yield Step("targets", number + 1, total)
     return reports
@@ -106,27 +105,6 @@ def kept_beside(canvas: Suite, erased: Sequence[Target]) -> list[Concept]:
 def concept(canvas: Suite, target: Target) -> Concept:
     """A target as the word that prompts say."""
     return Concept(name=canvas.spoken(target.label), kind=target.kind)
-
-
-def _finished(path: Path, job: Mapping[str, Any]) -> Report | None:
-    """The report of this very job; BadInput when the file is of another one, so that no table mixes the two."""
-    if not path.exists():
-        return None
-    report = Report.read(path)
-    if dict(report.job) != dict(job):
-        differing = next(key for key in {**job, **report.job} if job.get(key) != report.job.get(key))
-        raise BadInput(
-            f"{path} is the report of another job: {differing} was {report.job.get(differing)}, now it is "
-            f"{job.get(differing)}. Give another --out, or remove it."
-        )
-    return report
-
-
-def _write(path: Path, report: Report) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(report.json_text(), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def as_json(value: Any) -> str:

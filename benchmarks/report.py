@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -107,6 +108,27 @@ class Report(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise BadInput(f"This is no report: {'.'.join(map(str, first['loc']))} {first['msg']}.") from None
+
+    @classmethod
+    def kept(cls, path: Path, job: Mapping[str, Any]) -> Self | None:
+        """The report of this very job at a path, None where there is none; BadInput when it is of another job."""
+        if not path.exists():
+            return None
+        report, wanted = cls.read(path), json.loads(json.dumps(job))
+        if report.job != wanted:
+            differing = next(key for key in {**wanted, **report.job} if wanted.get(key) != report.job.get(key))
+            raise BadInput(
+                f"{path} is the report of another job: {differing} was {report.job.get(differing)}, now it is "
+                f"{wanted.get(differing)}. Give another --out, or remove it."
+            )
+        return report
+
+    def write(self, path: Path) -> None:
+        """Puts the document at a path, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".tmp")
+        draft.write_text(self.json_text(), encoding="utf-8")
+        os.replace(draft, path)
 
     def table(self) -> str:
         """The scores as aligned text for a terminal: value, interval, n, the unedited model's number, direction."""

@@ -83,9 +83,7 @@ def speed_esd(model: Denoiser, plan: Plan) -> Work[Speed]:
     concept = Concept(name=plan.concept, kind=plan.kind)
     knobs = {"variant": "x", "iterations": plan.steps, "lr": plan.lr}
     method = build("esd", "quick", knobs)
-    # Whatever a first call sets up is charged to neither side.
-    with torch.no_grad():
-        model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
+    _first_call(model)
     ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed))
     theirs = yield from _measured(
         model, published_esd(model, concept, iterations=plan.steps, lr=plan.lr, seed=plan.seed)
@@ -123,8 +121,7 @@ def speed_advunlearn(model: Denoiser, plan: Plan) -> Work[Speed]:
     # A thousandth of teaching falls on an iteration, so it is timed on the whole bank and divided.
     knobs = {"iterations": plan.outer, "warmup": 0, "train": "text", "lr": plan.lr, "templates": False}
     method = build("advunlearn", None, knobs)
-    with torch.no_grad():
-        model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
+    _first_call(model)
     marks: list[tuple[str, float, int]] = []
     ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed), marks)
     theirs = yield from _measured(
@@ -174,8 +171,7 @@ def speed_doco(model: Denoiser, plan: Plan) -> Work[Speed]:
     few = 5  # denoising steps of a picture, for pictures are not what differs
     knobs = {"iterations": plan.steps + 1, "warmup": 1, "lr": plan.lr, "seeds": 16, "steps": few, "templates": False}
     method = build("doco", None, knobs)
-    with torch.no_grad():
-        model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
+    _first_call(model)
     ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed))
     theirs = yield from _measured(
         model, published_doco(model, concept, iterations=plan.steps, lr=plan.lr, steps=few, seed=plan.seed)
@@ -204,6 +200,12 @@ class _Run:
     forwards: int
     seconds: float
     memory: float
+
+
+@torch.no_grad()
+def _first_call(model: Denoiser) -> None:
+    """Whatever a first call sets up is charged to neither side."""
+    model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
 
 
 def _marked(work: Work[Edit], forwards: Callable[[], int], marks: list[tuple[str, float, int]]) -> Work[Edit]:

@@ -49,7 +49,11 @@ def build(name: str, budget: str | int | None = None, knobs: Mapping[str, Any] |
     Raises BadInput for an unknown attack, knob or budget, with the nearest guess, and for values out of bounds.
     """
     kind = attack_class(name)
-    known = match(name, attack_names(), "attack")
+    return budgeted(match(name, attack_names(), "attack"), kind, budget, knobs)
+
+
+def budgeted(known: str, kind: Any, budget: str | int | None, knobs: Mapping[str, Any] | None) -> Any:
+    """An attack of a kind with its budget, a number or a preset's name, and knobs set."""
     if budget is None or str(budget).lstrip("+-").isdigit():
         return filled(known, kind, None, {**({} if budget is None else {"budget": int(budget)}), **(knobs or {})})
     if str(budget).lower() not in kind.presets:

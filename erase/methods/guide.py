@@ -128,7 +128,7 @@ def seeds_in(text: str) -> list[int]:
     if found is None:
         raise BadInput(
             f"{text!r} names no seed, and guide erases the person that a seed draws; say 'seed 17', or give its "
-            "seeds as --set seeds=17. For an attribute such as a beard, feature-unlearn and text-unlearn fit."
+            "seeds as --seeds 17. For an attribute such as a beard, feature-unlearn and text-unlearn fit."
         )
     return [int(part) for part in re.split(r"[, ]+", found[1])]
 

@@ -71,12 +71,12 @@ class Form:
     about: str
     opens: str
     files: Mapping[str, str]
-    adds: bool
-    options: tuple[str, ...]
-    approximates: Callable[[Asked], bool]
-    refusal: Callable[[Edit, Asked], str | None]
     write: Callable[[Any, Edit, Path, Asked], Work[Facts]]
     recipe: Callable[[Place], str]
+    adds: bool = False
+    options: tuple[str, ...] = ()
+    approximates: Callable[[Asked], bool] = lambda asked: False
+    refusal: Callable[[Edit, Asked], str | None] = lambda edit, asked: None
 
     @property
     def file(self) -> str | None:

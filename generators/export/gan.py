@@ -111,10 +111,6 @@ FORM = Form(
     about="an edited StyleGAN2 under this studio's, NVlabs' and rosinality's names",
     opens="this studio, NVlabs' and rosinality's networks",
     files={".safetensors": NVLABS, ".pt": ROSINALITY},
-    adds=False,
-    options=(),
-    approximates=lambda asked: False,
-    refusal=lambda edit, asked: None,
     write=_write,
     recipe=_recipe,
 )

@@ -41,10 +41,7 @@ FORM = Form(
     about="a diffusers folder with the edit merged in",
     opens="diffusers",
     files={},
-    adds=False,
     options=("variant",),
-    approximates=lambda asked: False,
-    refusal=lambda edit, asked: None,
     write=_write,
     recipe=_recipe,
 )

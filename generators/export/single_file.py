@@ -94,10 +94,6 @@ FORM = Form(
     about="one checkpoint with original keys and the edit merged in",
     opens="A1111, Forge, ComfyUI, InvokeAI, diffusers",
     files={".safetensors": FILE},
-    adds=False,
-    options=(),
-    approximates=lambda asked: False,
-    refusal=lambda edit, asked: None,
     write=_write,
     recipe=_recipe,
 )
