@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from erase.errors import match, nearest, plain
+from erase.methods.guide import names_seeds
 from erase.model import Concept, Kind
 from generators.pocket import words
 from generators.pocket.face_words import attribute
@@ -22,8 +23,10 @@ def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | No
     return tuple(made)
 
 
-def _attribute(name: str) -> tuple[str, str | None]:
-    """An attribute of a face, or several of them with `and`, checked against what pocket-gan draws."""
+def _of_face(name: str) -> tuple[str, str | None]:
+    """A person by seeds; or an attribute of a face, or several with `and`, checked against what pocket-gan draws."""
+    if names_seeds(name):
+        return name, "identity"
     for clause in name.split(" and "):
         attribute(clause)
     return name, "attribute"
@@ -46,4 +49,4 @@ def _known(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-WORDS = {"pocket-sd": _known, "pocket-gan": _attribute}
+WORDS = {"pocket-sd": _known, "pocket-gan": _of_face}

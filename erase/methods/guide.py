@@ -93,7 +93,7 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
 
     def _kept(self, model: Gan, concept: Concept) -> Tensor:
         """Codes [n w] to be held on purpose: of the person that 'seed 4' draws, or of images that show an attribute."""
-        named = [text for text in concept.phrases if _SEEDS.fullmatch(text.strip())]
+        named = [text for text in concept.phrases if names_seeds(text)]
         if named:
             return drawn_codes(model, [seed for text in named for seed in seeds_in(text)])
         return model.contrast(concept).present
@@ -120,6 +120,11 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
             }
 
         return learning(model, masters, losses)
+
+
+def names_seeds(text: str) -> bool:
+    """Whether a text says a person by seeds, as 'seed 17' does."""
+    return _SEEDS.fullmatch(text.strip()) is not None
 
 
 def seeds_in(text: str) -> list[int]:
