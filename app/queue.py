@@ -99,14 +99,16 @@ class Task:
 
 def submit(kind: str, title: str, run: Path, commands: Sequence[Sequence[str]], device: str = "auto") -> Task:
     """Put a task at the end of the queue and see that somebody works on the queue."""
-    name = f"{time.time_ns():020d}-{kind}-{secrets.token_hex(3)}"
-    task = Task(_tasks() / name, kind, title, run, tuple(map(tuple, commands)), slot(device), time.time())
-    making = _tasks() / f".{name}"
+    device, submitted, token = slot(device), time.time(), secrets.token_hex(3)
+    making = _tasks() / f".{kind}-{token}"
     make(making)
     content = {"version": 1, "kind": kind, "title": title, "run": str(run), "commands": commands,
-               "device": task.device, "submitted": task.submitted}  # fmt: skip
+               "device": device, "submitted": submitted}  # fmt: skip
     write_json(making / "task.json", content)
-    making.rename(task.folder)  # from here on it is in the queue, whole
+    with FileLock(_lock("line")):  # so that nobody can come later and stand before
+        folder = _tasks() / f"{time.time_ns():020d}-{kind}-{token}"
+        making.rename(folder)  # from here on it is in the queue, whole
+    task = Task(folder, kind, title, run, tuple(map(tuple, commands)), device, submitted)
     start(task.device)
     return task
 
@@ -122,6 +124,14 @@ def tasks() -> list[Task]:
 def waiting(device: str | None = None) -> list[Task]:
     """The queued tasks of a device, or of all, in the order of the queue."""
     return [task for task in tasks() if device in (None, task.device) and task.status == "queued"]
+
+
+def following(device: str) -> list[Task]:
+    """The task of a device that is to be begun next, if any."""
+    if on_hold():
+        return []
+    with FileLock(_lock("line")):  # a folder that is renamed while others are listed can be missed
+        return waiting(device)[:1]
 
 
 def find(name: str | Path) -> Task:

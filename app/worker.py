@@ -28,13 +28,13 @@ EVERY = 0.5  # seconds between two looks at the progress
 
 def keep(device: str) -> None:
     """Start the tasks of a device one after the other until none may be begun; at most one keeper does."""
-    while _next(device):
+    while queue.following(device):
         try:
             with FileLock(queue.keeper_lock(device), timeout=queue.PROBE):
-                while _next(device):
+                while queue.following(device):
                     with FileLock(queue.device_lock(device)):  # a task that outlived its keeper goes first
                         pass
-                    for task in _next(device):
+                    for task in queue.following(device):
                         _start(task)
         except Timeout:
             return
@@ -99,11 +99,6 @@ class _Look:
 
     def note(self, **progress: Any) -> None:
         self.task.note("running", command=self.command, losses=self.losses, **progress)
-
-
-def _next(device: str) -> list[Task]:
-    """The task that is to be begun next, if any."""
-    return [] if queue.on_hold() else queue.waiting(device)[:1]
 
 
 def _start(task: Task) -> None:
