@@ -60,7 +60,8 @@ def answered(arguments: Sequence[str]) -> Answer:
 
 def explain(error: BaseException) -> tuple[str, int, str]:
     """The kind of an error, its exit code, and the sentence for the user."""
-    from app.files import DiskFull, full
+    from app.files import DiskFull
+    from erase.errors import disk_full
 
     if isinstance(error, BadInput):
         return "bad-input", BAD_INPUT, str(error)
@@ -68,7 +69,7 @@ def explain(error: BaseException) -> tuple[str, int, str]:
         return "cancelled", CANCELLED, str(error) or "Cancelled."
     if isinstance(error, DiskFull):
         return "disk", FAILED, str(error)
-    if full(error):
+    if disk_full(error):
         return "disk", FAILED, f"The disk is full ({error}). Free some space, then run the same command again."
     said = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:

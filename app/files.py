@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from erase.errors import BadInput
+from erase.errors import BadInput, disk_full
 
 MARGIN = 16 * 2**20  # what a run writes beside its tensors: events, previews, pictures, reports
 
@@ -37,7 +36,7 @@ def whole(path: Path, durable: bool = True) -> Iterator[Path]:
         if durable:
             _flush(path.parent)
     except Exception as error:
-        if full(error):
+        if disk_full(error):
             raise DiskFull(
                 f"The disk is full: {path} could not be written. Free some space, then try again."
             ) from error
@@ -51,12 +50,6 @@ def sweep(folder: Path) -> None:
     for path in folder.rglob(".*"):
         if re.match(r"\.+\d+-", path.name) and path.is_file():
             path.unlink()
-
-
-def full(error: BaseException) -> bool:
-    """Whether an error means that the disk is full; safetensors reports it as text, not as an OSError."""
-    number = error.errno if isinstance(error, OSError) else None
-    return number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
 
 
 def make(folder: Path) -> None:

@@ -16,6 +16,7 @@ from app.models import Loading, load
 from app.progress import follow
 from app.runs import is_run, open_run
 from benchmarks.answers import remembered
+from benchmarks.attack import AttackReport
 from benchmarks.judge import tools
 from benchmarks.suite import Suite
 from benchmarks.sweep import Cell, ModelLine, Sweep
@@ -127,17 +128,9 @@ def loading(line: ModelLine) -> Loading:
 
 def reported(path: Path, edit: str) -> bool:
     """Whether a whole report of this edit lies there."""
-    report = read_report(path)
-    return report is not None and edit in (report["about"].get("edit"), report["job"].get("edit"))
-
-
-def read_report(path: Path) -> dict[str, Any] | None:
-    """A report as JSON; None where there is none, or one that cannot be read."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return report if isinstance(report, dict) and {"about", "job", "scores"} <= report.keys() else None
+    # An attack's is a report and more; what counts here is what both have.
+    report = AttackReport.found(path)
+    return report is not None and edit in (report.about.get("edit"), report.job.get("edit"))
 
 
 def note_failure(out: Path, outcome: Outcome) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import canvas_commands
-from erase.errors import BadInput, match
+from erase.errors import BadInput, disk_full, match
 from erase.work import Step, Work, drain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one benchmark; 0 done, 2 bad input (one sentence on stderr), 130 interrupted."""
+    """Runs one benchmark; 0 done, 1 disk full or 2 bad input (one sentence on stderr), 130 interrupted."""
     given = _parser().parse_args(argv)
     try:
         if given.command in canvas_commands.COMMANDS:
@@ -30,6 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        print(f"The disk is full ({error}). Free some space, then run the same command again.", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -280,7 +281,12 @@ def _second(canvas: Suite, device: str) -> Probe | None:
 
 def _learnt(folder: Path | None) -> dict[str, Tensor]:
     path = None if folder is None else folder / "learnt.safetensors"
-    return load_file(path) if path is not None and path.is_file() else {}
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return load_file(path)
+    except SafetensorError:
+        raise BadInput(f"{path} is damaged; remove {folder} to attack anew, or choose another --out.") from None
 
 
 def _keep(folder: Path | None, learnt: Mapping[str, Tensor]) -> None:

@@ -40,11 +40,16 @@ class Book:
         kept = whole[: whole.rfind(b"\n") + 1]
         if kept != whole:
             path.write_bytes(kept)
-        head, *lines = [json.loads(line) for line in kept.decode("utf-8").splitlines()] or [{}]
         if not kept:
             path.unlink()
             return
-        before = head.get("job", {})
+        try:
+            head, *lines = [json.loads(line) for line in kept.splitlines()]
+            before, booked = dict(head["job"]), {line["case"]: line for line in lines}
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(
+                f"{path} is damaged; remove {path.parent} to attack anew, or choose another --out."
+            ) from None
         differing = [name for name in {**before, **self.job} if before.get(name) != self.job.get(name)]
         if differing:
             name = differing[0]
@@ -52,4 +57,4 @@ class Book:
                 f"{path.parent} holds another attack: its {name} was {before.get(name)!r}, now it is "
                 f"{self.job.get(name)!r}. Choose another --out."
             )
-        self.lines = {line["case"]: line for line in lines}
+        self.lines = booked

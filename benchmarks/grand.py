@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.leaderboard import ACCURACIES, Leaderboard, Line
 from benchmarks.many import order
 from benchmarks.pocket import Round, board, erase_and_judge
-from benchmarks.report import Report, Score
+from benchmarks.report import Report, Score, put
 from benchmarks.suite import Suite, Target, suite
 from erase.errors import BadInput, match
 from erase.work import Work
@@ -68,11 +68,11 @@ def finished(folder: Path) -> Leaderboard:
 def written(table: Leaderboard) -> str:
     """Puts the table into its file and into the documentation; gives it as Markdown."""
     KEPT.parent.mkdir(exist_ok=True)
-    KEPT.write_text(table.model_dump_json() + "\n", encoding="utf-8")
+    put(KEPT, table.model_dump_json() + "\n")
     text = DOCS.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     found = markdown(table)
-    DOCS.write_text(f"{before}{BEGIN}\n{found}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    put(DOCS, f"{before}{BEGIN}\n{found}\n{END}{rest.split(END)[1]}")
     return found
 
 

@@ -100,14 +100,24 @@ class Report(BaseModel):
     @classmethod
     def read(cls, text: str | Path) -> Self:
         """A report from its JSON, or from the file at that path; BadInput says what is wrong with it."""
+        what = f"{text} is no whole report, remove it" if isinstance(text, Path) else "This is no report"
         try:
-            document = text.read_text(encoding="utf-8") if isinstance(text, Path) else text
-            return cls.model_validate_json(document)
+            return cls.model_validate_json(text.read_bytes() if isinstance(text, Path) else text)
         except FileNotFoundError:
             raise BadInput(f"There is no report {text}; `studio judge` writes one.") from None
+        except OSError as error:
+            raise BadInput(f"The report {text} cannot be read ({error.strerror}).") from None
         except ValidationError as error:
             first = error.errors()[0]
-            raise BadInput(f"This is no report: {'.'.join(map(str, first['loc']))} {first['msg']}.") from None
+            raise BadInput(f"{what}: {'.'.join(map(str, first['loc']))} {first['msg']}.") from None
+
+    @classmethod
+    def found(cls, path: Path) -> Self | None:
+        """The report at a path; None where there is none, or one that cannot be read."""
+        try:
+            return cls.read(path)
+        except BadInput:
+            return None
 
     @classmethod
     def kept(cls, path: Path, job: Mapping[str, Any]) -> Self | None:
@@ -126,9 +136,7 @@ class Report(BaseModel):
     def write(self, path: Path) -> None:
         """Puts the document at a path, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".tmp")
-        draft.write_text(self.json_text(), encoding="utf-8")
-        os.replace(draft, path)
+        put(path, self.json_text())
 
     def table(self) -> str:
         """The scores as aligned text for a terminal: value, interval, n, the unedited model's number, direction."""
@@ -145,6 +153,16 @@ class Report(BaseModel):
         if self.status != "done":
             text.append(f"! {self.status}{': ' if self.message else ''}{self.message}")
         return "\n".join(text)
+
+
+def put(path: Path, text: str) -> None:
+    """Replaces a file by a text, whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _line(name: str, score: Score) -> tuple[str, ...]:

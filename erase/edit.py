@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from erase.errors import disk_full
 from erase.low_rank import expanded
 from erase.model import BadInput, nearest
 
@@ -123,7 +123,7 @@ class Edit:
             save_file(tensors, temporary, metadata=header)
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            if disk_full(error):
                 raise BadInput(f"No disk space left while writing {path}; nothing was kept of it.") from error
             raise
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -32,3 +33,9 @@ def match(given: str, possible: Iterable[str], what: str) -> str:
         if plain(name) == plain(given):
             return name
     raise nearest(given, names, what)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error means that the disk is full; safetensors reports it as text, not as an OSError."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)

@@ -12,7 +12,6 @@ from typing import Any
 from app.answer import Answer
 from app.files import size, write_text
 from app.runs import Run, find_runs, is_run, open_run
-from app.sweeping import read_report
 from benchmarks.attack import AttackReport
 from benchmarks.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.page import Attacked, run_page, sweep_page
@@ -56,8 +55,8 @@ def _of_sweep(folder: Path) -> str:
 
 def _of_runs(folder: Path) -> str:
     """Runs that were made one by one: a method under two settings of its knobs is two methods."""
-    judged = [(run, Report.model_validate(found)) for run in find_runs(folder)
-              if (found := read_report(run.folder / "report.json")) is not None]  # fmt: skip
+    judged = [(run, found) for run in find_runs(folder)
+              if (found := Report.found(run.folder / "report.json")) is not None]  # fmt: skip
     if not judged:
         raise BadInput(f"There is no judged run below {folder}; `studio judge RUN` makes a report.")
     settings: dict[str, set[str]] = {}
@@ -81,9 +80,9 @@ def _of_runs(folder: Path) -> str:
 
 def _attacks(folder: Path) -> Iterator[tuple[str, AttackReport]]:
     for path in sorted((folder / "attacks").glob("*/report.json")):
-        found = read_report(path)
+        found = AttackReport.found(path)
         if found is not None:
-            yield path.parent.name, AttackReport.model_validate(found)
+            yield path.parent.name, found
 
 
 def _events(folder: Path) -> list[Mapping[str, Any]]:

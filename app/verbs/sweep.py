@@ -16,7 +16,7 @@ from app.answer import Answer
 from app.engines import Outcome, Setting
 from app.files import make, write_json, write_text
 from app.progress import duration
-from app.sweeping import Task, chain, failures, folder, note_failure, perform, read_report, unedited
+from app.sweeping import Task, chain, failures, folder, note_failure, perform, unedited
 from benchmarks.attack import AttackReport
 from benchmarks.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.report import Report
@@ -89,15 +89,14 @@ def _entry(plan: Sweep, cell: Cell, suite: str, out: Path, failed: str) -> tuple
         knobs=cell.variant.knobs, concept=cell.target.label, kind=cell.kind, seed=cell.seed, suite=suite,
         run=f"runs/{cell.name}", status="failed" if failed else "missing", message=failed,
     )  # fmt: skip
-    found = read_report(run / "reports" / f"{suite}.json")
-    if failed or found is None:
+    report = Report.found(run / "reports" / f"{suite}.json")
+    if failed or report is None:
         return entry, (), {}
-    report = Report.model_validate(found)
     attacks = {}
     for attack in plan.attacks if suite == plan.canvases()[0].name else ():
-        told = read_report(run / "attacks" / attack.replace(":", "-") / "report.json")
+        told = AttackReport.found(run / "attacks" / attack.replace(":", "-") / "report.json")
         if told is not None:
-            attacks[attack] = AttackReport.model_validate(told)
+            attacks[attack] = told
     costs = {name: report.scores[name].value for name in COSTS if name in report.scores}
     costs |= {f"{name} {attack}": each.scores[name].value
               for attack, each in attacks.items() for name in COSTS if name in each.scores}  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
-from erase.errors import BadInput
+from erase.errors import BadInput, disk_full
 
 CARD, PROOF = "README.md", "proof.json"
 
@@ -54,9 +52,7 @@ def arriving(target: Path, *, force: bool, file: str | None = None) -> Iterator[
             _move(home, target, file)
         except BaseException as error:
             _put_back(home, target)
-            if getattr(error, "errno", None) == errno.ENOSPC or (
-                isinstance(error, SafetensorError) and "No space left" in str(error)
-            ):
+            if disk_full(error):
                 raise BadInput(f"No disk space left while writing {target}; nothing of it was kept.") from error
             raise
         finally:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import random
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app import engines
+from app import engines, files
 from app.cli import main
 from app.engines import Outcome, Setting
 from tests.formats.toys import toy_folder
@@ -94,6 +97,38 @@ def test_what_is_there_stays_and_what_fails_is_told(tmp_path: Path, capsys: pyte
     assert main(["report", str(run), "--out", str(tmp_path / "run.html")]) == 0
     page = (tmp_path / "run.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page and "losses over the steps" in page and "--method=walk" in page
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_costs_no_finished_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, real, flushed, room = written(tmp_path), os.fsync, 0, math.inf
+
+    def fsync(handle: int) -> None:
+        nonlocal flushed
+        flushed += 1
+        if flushed > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    def swept(out: str) -> Any:
+        assert main(["sweep", str(file), "--workers", "1", "--out", str(tmp_path / out), "--json"]) == 1
+        return json.loads(capsys.readouterr().out)["error"]
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    swept("quiet")
+    flushed, room = 0, flushed - 8  # the tables are 4, the last cell's copied report and picture before them
+    error, made = swept("full"), when(tmp_path / "full")
+    assert error["kind"] == "disk" and "Free some space" in error["message"]
+    judged = [path.parent.parent.name for path in (tmp_path / "full").glob("runs/walk/*/reports/tiny.json")]
+    assert judged == ["Cats-0"]
+    assert made and not (tmp_path / "full" / "leaderboard.json").exists()
+    room = math.inf
+    assert swept("full")["kind"] == "some-jobs-failed"  # the failing method, as ever
+    boards = [(tmp_path / name / "leaderboard.json").read_bytes() for name in ("quiet", "full")]
+    assert boards[0] == boards[1]
+    assert made.items() <= when(tmp_path / "full").items()
 
 
 @pytest.mark.slow

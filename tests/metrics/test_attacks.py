@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from benchmarks.attack_speed import speed_unlearndiffatk
 from benchmarks.attacks import attack_names, build
 from benchmarks.attacks.paraphrase import misspelt, reordered, sentences
 from benchmarks.attacks.unlearndiffatk import adam, project, sample, straight_through
+from benchmarks.book import Book
 from benchmarks.hunt import Attack, Chased, chase
 from benchmarks.prompts import Row, file_rows, fitting, suite_rows
 from benchmarks.report import Report
@@ -347,6 +351,44 @@ def test_a_killed_attack_goes_on_and_does_no_row_twice(name: str, tmp_path: Path
     changed = build(name, None, {**SEARCHES[name], "budget": 2})
     with pytest.raises(BadInput, match=r"another attack: its knobs was .* Choose another --out"):
         drain(begun(tmp_path, changed))
+
+
+def test_a_disk_that_fills_up_costs_the_row_being_booked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy, real = Toy(dtype=torch.float64), Book.add
+
+    def begun(folder: Path | None) -> Work[AttackReport]:
+        return attack(
+            toy, None, "Van Gogh", made("inversion"), rows=rows(3), suite=TINY, folder=folder, batch=1, reader=Says()
+        )
+
+    def full(self: Book, line: Mapping[str, Any]) -> None:
+        if not self.lines:
+            return real(self, line)
+        (tmp_path / "attack.jsonl").open("a").write('{"case": "')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    whole = drain(begun(None))
+    with monkeypatch.context() as crowded:
+        crowded.setattr(Book, "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            drain(begun(tmp_path))
+    for again in (drain(begun(tmp_path)), drain(begun(tmp_path))):
+        assert [_without_time(row) for row in again.rows] == [_without_time(row) for row in whole.rows]
+
+
+@pytest.mark.parametrize("name", ["attack.jsonl", "learnt.safetensors"])
+def test_what_an_attack_wrote_is_not_believed_when_damaged(name: str, tmp_path: Path) -> None:
+    def begun() -> Work[AttackReport]:
+        toy = Toy(dtype=torch.float64)
+        return attack(
+            toy, None, "Van Gogh", made("inversion"), rows=rows(2), suite=TINY, folder=tmp_path, batch=1, reader=Says()
+        )
+
+    drain(begun())
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2] + b"\n")
+    with pytest.raises(BadInput, match=rf"{name} is damaged; remove .* to attack anew"):
+        drain(begun())
 
 
 def _without_time(row: Any) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import grand
+from benchmarks.__main__ import main
 from benchmarks.grand import BEGIN, DOCS, END, KEPT, ROUNDS, finished, markdown, written
 from benchmarks.judge import judge
 from benchmarks.leaderboard import Leaderboard
@@ -35,7 +39,9 @@ def test_every_line_is_a_method_and_a_preset_that_exist() -> None:
         next(grand.run(Painter(CANVAS), Path("nowhere"), "ucc"))
 
 
-def test_what_is_there_becomes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_becomes_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(grand, "KEPT", tmp_path / "results" / "grand.json")
     monkeypatch.setattr(grand, "DOCS", tmp_path / "page.md")
@@ -54,3 +60,20 @@ def test_what_is_there_becomes_the_table(tmp_path: Path, monkeypatch: pytest.Mon
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert page == f"above\n{BEGIN}\n{found}\n{END}\nbelow\n"
     assert markdown(Leaderboard.read((tmp_path / "results" / "grand.json").read_text(encoding="utf-8"))) == found
+
+    real, words = Path.write_text, ["grand", "--render", "--out", str(tmp_path)]
+    (tmp_path / "uce" / "Cats.json").unlink()
+    with monkeypatch.context() as crowded:
+
+        def full(self: Path, text: str, **options: Any) -> int:
+            if self.stem != "page":
+                return real(self, text, **options)
+            real(self, text[:9], **options)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        crowded.setattr(Path, "write_text", full)
+        assert main(words) == 1
+    assert "The disk is full" in capsys.readouterr().err
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == page
+    assert main(words) == 0
+    assert "| `uce` | 1 + 0 |" in (tmp_path / "page.md").read_text(encoding="utf-8")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,38 @@ def test_files_that_are_no_report(tmp_path: Path) -> None:
         Report.read("{")
     with pytest.raises(BadInput, match="version 2"):
         Report.read(json.dumps({"version": 2}))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_half_written_report_is_told_by_name(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "Cats.json"
+    report().write(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(BadInput, match=r"Cats.json is no whole report, remove it"):
+        Report.kept(path, {"model": "m"})
+    assert Report.found(path) is None
+    path.write_bytes(b"\xff\xfe" + whole)
+    with pytest.raises(BadInput, match="no whole report"):
+        Report.read(path)
+    with pytest.raises(BadInput, match="cannot be read"):
+        Report.read(tmp_path)
+
+
+def test_a_full_disk_leaves_the_report_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "Cats.json"
+    report().write(path)
+    before, real = path.read_bytes(), Path.write_text
+
+    def full(self: Path, text: str, **options: Any) -> None:
+        real(self, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        Report().write(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_table_shows_everything_people_compare() -> None:
