@@ -25,6 +25,7 @@ from app.studio.page import CSS, HEAD, page, theme
 
 UPLOAD = "20mb"
 MOST = 22 * 2**20  # bytes of one request: an upload and what is around it; more is not even read
+SESSIONS = 300  # remembered at a time, of pages and of programs, whose every call is one of its own: 0.3 MB each
 HANDLERS = 8  # at a time, of one kind; they only read and write small files
 # What a page may load and whom it may ask: this host. Gradio's scripts build functions and styles at run time.
 POLICY = (
@@ -49,9 +50,11 @@ def application(login: tuple[str, str] | None = None) -> App:
     make(home.runs())
     make(home.home() / "downloads")
     queue.recover()
+    pages = page().queue(default_concurrency_limit=HANDLERS)
+    pages.state_session_capacity = SESSIONS
     served = gradio.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-        page().queue(default_concurrency_limit=HANDLERS),
+        pages,
         path="/",
         auth=None if login is None else _checker(login),
         auth_message=None if login is None else "Concept erasure studio",
