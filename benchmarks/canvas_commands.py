@@ -29,6 +29,15 @@ def add(commands: Any) -> None:
     pairs.add_argument("--count", type=int, default=10, help="how many pairs, of ten (default: %(default)s)")
     inside = commands.add_parser("inside", help="does a linear probe on the U-Net's features still find the concept?")
     inside.add_argument("--targets", default="Van_Gogh,Cats", help="with commas")
+    equal = commands.add_parser("equal", help="what is erased at equal retention, what is kept at equal erasure")
+    equal.add_argument(
+        "--methods", default="doco:pocket,doco:pocket+surgery=off,ablate:pocket", metavar="NAME:PRESET+KNOB=VALUE,...",
+        help="with commas; the others are held against the first (default: %(default)s)",
+    )  # fmt: skip
+    equal.add_argument("--targets", default="Van_Gogh,Cats", help="with commas (default: %(default)s)")
+    equal.add_argument("--seeds", default="0,1,2", help="of the erasures, with commas (default: %(default)s)")
+    equal.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
+    equal.add_argument("--out", required=True, type=Path, help="one file per edit; finished ones stay")
     for command in (pocket, inside, sequence, pairs):
         command.add_argument(
             "--methods", default="uce,esd:pocket" if command is inside else "uce", metavar="NAME[:PRESET],...",
@@ -38,7 +47,7 @@ def add(commands: Any) -> None:
     pocket.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
     for command in (sequence, pairs, inside):
         command.add_argument("--suite", default="pocket-canvas-quick", help="a suite or file (default: %(default)s)")
-    for command in (pocket, grand, sequence, pairs, inside):
+    for command in (pocket, grand, sequence, pairs, inside, equal):
         command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")
         command.add_argument("--device", default="auto")
         command.add_argument("--seed", type=int, default=0)
@@ -107,6 +116,24 @@ def inside(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     return as_json({"lines": [vars(line) for line in lines]}) if given.json else inside_table(lines)
 
 
+def equal(given: argparse.Namespace, model: Any, watch: Watch) -> str:
+    """Lines of strengths, compared."""
+    from benchmarks.equal import Side, compared, measure, table
+    from benchmarks.pocket import as_json
+    from benchmarks.suite import suite
+
+    canvas = suite(given.suite)
+    sides = [Side.read(name) for name in given.methods.split(",")]
+    wrong = [seed for seed in given.seeds.split(",") if not seed.strip().isdecimal()]
+    if wrong:
+        raise BadInput(f"--seeds {wrong[0]!r} is no seed; give numbers with commas, such as 0,1,2.")
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    lines = watch(measure(model(), canvas, sides, canvas.targets(given.targets.split(",")), seeds, given.out))
+    found = {"compared": compared(lines), "lines": [line.model_dump(mode="json") for line in lines]}
+    return as_json(found) if given.json else table(lines)
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Any, Watch], str]] = {
     "pocket": pocket, "grand": grand, "sequence": sequence, "pairs": pairs, "inside": inside,
+    "equal": equal,
 }  # fmt: skip

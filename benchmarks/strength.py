@@ -162,10 +162,18 @@ def strength(
     batch: int = 32,
 ) -> Work[Found]:
     """The strength of an edit, read by the eye. BadInput for an edit of several concepts or of none the suite knows."""
-    canvas = canvas if isinstance(canvas, Suite) else suite(canvas)
+    eyes = reader or probe("pocket-eye", str(model.device))
     if wilson(0.0, shots)[1] > RARE:
         raise BadInput(f"{shots} shots cannot prove a rate below {RARE:.0%}; 35 or more can.")
-    eyes = reader or probe("pocket-eye", str(model.device))
+    measure = yield from gauge(model, edit, canvas, eyes, shots=shots, batch=batch)
+    return (yield from search(measure, identity(eyes)))
+
+
+def gauge(
+    model: Denoiser, edit: Edit, canvas: Suite | str, eyes: Probe, *, shots: int = SHOTS, batch: int = 32
+) -> Work[Callable[[float], Work[Reading]]]:
+    """What reads an edit's strengths on common seeds; strength 0 comes first, for the others to be held against."""
+    canvas = canvas if isinstance(canvas, Suite) else suite(canvas)
     check_labels(canvas, eyes)
     targets = canvas.targets(erased(edit))
     if not targets:
@@ -184,7 +192,7 @@ def strength(
         base[:] = base or [now]
         return now.against(base[0], value)
 
-    return (yield from search(measure, identity(eyes)))
+    return measure
 
 
 def _panels(model: Denoiser, targets: Sequence[Target], canvas: Suite, shots: int) -> _Panels:
