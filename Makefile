@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo studio test lint format
+.PHONY: help setup demo studio test browser lint format
 
 help:
 	@echo "make demo    erase a style from the bundled model, judge it, draw it, export it (into demo/)"
 	@echo "make studio  the same if it has not been done, then the page in the browser"
 	@echo "make test    run every test that needs neither a GPU nor a browser"
+	@echo "make browser  run the tests of the page in a browser; needs a Chromium"
 	@echo "make lint    ruff and pyright"
 	@echo "make format  let ruff rewrite the files"
 
@@ -32,6 +33,9 @@ studio: $(READY)
 # One thread: the models under test are tiny, and threads that wait for each other cost more than they add.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not browser" $(PYTEST_ARGS)
+
+browser: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser $(PYTEST_ARGS) tests/app
 
 lint: $(READY)
 	$(BIN)/ruff check .
