@@ -113,7 +113,7 @@ def measure(
             "target": target.label, "kind": target.kind, "seed": seed, "suite": canvas.name,
             "base": model.fingerprint, "probe": identity(eyes), "strengths": [0.0, *STRENGTHS],
         }  # fmt: skip
-        path = folder / f"{side.label}-{target.label}-{seed}.json"
+        path = folder / f"{side.label}-{target.label}-{seed}.json".replace(":", "-")
         line = Line.model_validate_json(path.read_text()) if path.exists() else None
         if line is None or line.job != json.loads(json.dumps(job)):
             edit, cost = yield from metered(eraser.erase(model, [concept(canvas, target)], seed=seed), model.device)
