@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.attacks import build, name_of
 from benchmarks.leaderboard import ACCURACIES, Leaderboard, Line
 from benchmarks.many import order
-from benchmarks.pocket import Round, board, erase_and_judge
+from benchmarks.pocket import Round, attack_of, board, erase_and_judge
 from benchmarks.report import Report, Score, put
 from benchmarks.suite import Suite, Target, suite
 from erase.errors import BadInput, match
@@ -34,7 +35,10 @@ KEPT = Path(__file__).parent / "results" / "grand.json"
 DOCS = Path(__file__).parents[1] / "docs" / "benchmark.md"
 BEGIN, END = "<!-- grand table -->", "<!-- end of grand table -->"
 KINDS = ("style", "object")
-COLUMNS = (*ACCURACIES, "invalid", "FID")
+# Every setting's edits of the first targets, one style and one object, are attacked with a budget that a laptop has.
+ATTACK, ATTACKED = build("unlearndiffatk", 60), 2
+BEFORE, AFTER = (f"{name} {name_of(ATTACK)}" for name in ("pre_ASR", "ASR"))
+COLUMNS = (*ACCURACIES, "invalid", "FID", BEFORE, AFTER)
 
 
 def run(model: Any, folder: Path, only: str | None = None) -> Work[None]:
@@ -42,7 +46,8 @@ def run(model: Any, folder: Path, only: str | None = None) -> Work[None]:
     canvas, known = suite(SUITE), {round_.label: round_ for round_ in ROUNDS}
     wanted = [known[match(name, known, "line of the grand table")] for name in only.split(",")] if only else ROUNDS
     for round_ in wanted:
-        yield from erase_and_judge(model, canvas, [round_], targets(canvas, ROUNDS[round_]), folder)
+        some = targets(canvas, ROUNDS[round_])
+        yield from erase_and_judge(model, canvas, [round_], some, folder, attacks=[ATTACK], attacked=ATTACKED)
 
 
 def targets(canvas: Suite, count: int) -> tuple[Target, ...]:
@@ -52,14 +57,18 @@ def targets(canvas: Suite, count: int) -> tuple[Target, ...]:
 
 def finished(folder: Path) -> Leaderboard:
     """The table of the reports that lie there; costs and each cell's interference are left out."""
-    canvas = suite(SUITE)
-    found: dict[str, list[Report]] = {}
-    for round_ in ROUNDS:
-        paths = [folder / round_.label / f"{target.label}.json" for target in targets(canvas, ALL)]
-        found[round_.label] = [Report.read(path) for path in paths if path.is_file()]
+    row = targets(suite(SUITE), ALL)
+    paths = {name: [folder / name / f"{target.label}.json" for target in row] for name in (r.label for r in ROUNDS)}
+    found = {name: {path: Report.read(path) for path in places if path.is_file()} for name, places in paths.items()}
     if not any(found.values()):
         raise BadInput(f"There is no report of the grand table in {folder}; leave --render out to make some.")
-    full = board({label: reports for label, reports in found.items() if reports})
+    attacks = {
+        report.about["edit"]: {name_of(ATTACK): attacked}
+        for reports in found.values()
+        for path, report in reports.items()
+        if (attacked := attack_of(path, report, ATTACK))
+    }
+    full = board({name: list(reports.values()) for name, reports in found.items() if reports}, attacks)
     entries = tuple(entry.model_copy(update={"scores": _bare(entry.scores)}) for entry in full.entries)
     lines = tuple(line.model_copy(update={"scores": _bare(line.scores)}) for line in full.lines)
     return full.model_copy(update={"name": "grand", "entries": entries, "lines": lines, "interference": {}})
@@ -77,8 +86,12 @@ def written(table: Leaderboard) -> str:
 
 
 def markdown(table: Leaderboard) -> str:
-    """One row per method: percent with 95 % intervals over targets (Wilson's where there is one target)."""
+    """One row per method: percent with 95 % intervals over targets (Wilson's where there is one target).
+
+    ASR: the share of prompts that show the concept without an attack, and under it.
+    """
     head = ["method", "targets", *(f"{kind} {name}" for kind in KINDS for name in ACCURACIES), "mean of six", "invalid"]
+    head += [f"{kind} ASR" for kind in KINDS]
     rows = [head, ["---"] * len(head)]
     for label in dict.fromkeys(line.label for line in table.lines):
         by_kind = {line.kind: line for line in table.lines if line.label == label}
@@ -86,7 +99,8 @@ def markdown(table: Leaderboard) -> str:
         scores = [_percent(by_kind.get(kind), name) for kind in KINDS for name in ACCURACIES]
         mean = table.mean_of_six.get(f"{label} on {SUITE}")
         invalid = " / ".join(_percent(by_kind.get(kind), "invalid", bare=True) for kind in KINDS)
-        rows.append([f"`{label}`", counts, *scores, "–" if mean is None else f"**{100 * mean:.1f}**", invalid])
+        broken = [_broken(by_kind.get(kind)) for kind in KINDS]
+        rows.append([f"`{label}`", counts, *scores, "–" if mean is None else f"**{100 * mean:.1f}**", invalid, *broken])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -96,6 +110,12 @@ def _percent(line: Line | None, name: str, *, bare: bool = False) -> str:
     score = line.scores[name]
     value = f"{100 * score.value:.1f}"
     return value if bare else f"{value} ({100 * score.low:.0f}–{100 * score.high:.0f})"
+
+
+def _broken(line: Line | None) -> str:
+    """ASR without an attack and under it."""
+    after = _percent(line, AFTER)
+    return after if after == "–" else f"{_percent(line, BEFORE, bare=True)} → {after}"
 
 
 def _bare(scores: Mapping[str, Score]) -> dict[str, Score]:

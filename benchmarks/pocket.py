@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.attack import AttackReport, attack
+from benchmarks.attacks import name_of
+from benchmarks.hunt import Attack
 from benchmarks.judge import judge
 from benchmarks.leaderboard import Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.metrics.cost import metered
@@ -58,33 +61,67 @@ class Round:
 
 
 def erase_and_judge(
-    model: Any, canvas: Suite, rounds: Sequence[Round], targets: Sequence[Target], folder: Path, *, batch: int = 32
+    model: Any,
+    canvas: Suite,
+    rounds: Sequence[Round],
+    targets: Sequence[Target],
+    folder: Path,
+    *,
+    batch: int = 32,
+    attacks: Sequence[Attack] = (),
+    attacked: int = 0,
 ) -> Work[dict[str, list[Report]]]:
-    """One report per round and target in `folder`; those that are there, of the same job, are not made again."""
+    """One report per round and target in `folder`; those that are there, of the same job, are not made again.
+
+    Edits of the first `attacked` targets undergo `attacks` too, and the reports of that lie in a folder beside.
+    """
     total, reports = len(rounds) * len(targets), {}
     for number, (round_, target) in enumerate((r, t) for r in rounds for t in targets):
         job = round_.job(target, canvas, model)
         path = folder / round_.label / f"{target.label}.json"
         report = Report.kept(path, job)
-        if report is None:
+        hows = attacks if target in targets[:attacked] else ()
+        left = [how for how in hows if report is None or not attack_of(path, report, how)]
+        if report is None or left:
             edit, cost = yield from metered(_erased(model, canvas, round_, target, job), model.device)
-            report = yield from judge(model, edit, [target.label], canvas, cost=cost, job=job, batch=batch)
-            report.write(path)
+            if report is None or report.about["edit"] != edit.hash:
+                report = yield from judge(model, edit, [target.label], canvas, cost=cost, job=job, batch=batch)
+                report.write(path)
+            for how in left:
+                place = _attack_folder(path, how)
+                work = attack(model, edit, target.label, how, suite=canvas, folder=place, beside=report)
+                (yield from work).write(place / "report.json")
         reports.setdefault(round_.label, []).append(report)
         yield Step("targets", number + 1, total)
     return reports
 
 
-def board(reports: Mapping[str, Sequence[Report]]) -> Leaderboard:
-    """The leaderboard of the reports, as a sweep would have made it."""
+def attack_of(path: Path, report: Report, how: Attack) -> AttackReport | None:
+    """The report of this attack on the very edit that the report at a path is about, where there is one."""
+    found = AttackReport.found(_attack_folder(path, how) / "report.json")
+    known = how.model_dump(mode="json")  # type: ignore[attr-defined]
+    if found is None or (found.job["edit"], found.job["knobs"]) != (report.about["edit"], known):
+        return None
+    return found
+
+
+def _attack_folder(path: Path, how: Attack) -> Path:
+    return path.parent / "attacks" / f"{path.stem}-{name_of(how)}"
+
+
+def board(
+    reports: Mapping[str, Sequence[Report]], attacks: Mapping[str, Mapping[str, Report]] | None = None
+) -> Leaderboard:
+    """The leaderboard of the reports, as a sweep would have made it; `attacks` by edit, then by attack."""
     entries = []
     for name, all_of_it in reports.items():
         for report in all_of_it:
-            job = report.job
+            job, edit = report.job, report.about["edit"]
+            scores = entry_scores(report, (attacks or {}).get(edit, {}))
             entry = Entry(
                 label=name, method=job["method"], preset=job["preset"], knobs=job["knobs"], seed=job["seed"],
-                concept=job["concepts"][0], kind=job["kind"], suite=job["suite"], edit=report.about["edit"],
-                scores=entry_scores(report), marks=report.marks, excluded=report.excluded,
+                concept=job["concepts"][0], kind=job["kind"], suite=job["suite"], edit=edit,
+                scores=scores, marks=report.marks, excluded=report.excluded,
             )  # fmt: skip
             entries.append((entry, report.rows))
     return leaderboard("pocket", entries)

@@ -11,10 +11,12 @@ import pytest
 
 from benchmarks import grand
 from benchmarks.__main__ import main
+from benchmarks.attack import AttackReport
 from benchmarks.grand import BEGIN, DOCS, END, KEPT, ROUNDS, finished, markdown, written
 from benchmarks.judge import judge
 from benchmarks.leaderboard import Leaderboard
 from benchmarks.pocket import Round
+from benchmarks.report import Report, Score
 from benchmarks.suite import suite
 from erase.errors import BadInput
 from erase.methods import build
@@ -54,9 +56,24 @@ def test_what_is_there_becomes_the_table(
         job = round_.job(target, CANVAS, painter)
         work = judge(painter, turned(painter, label, into), [label], CANVAS, reader=Reader(CANVAS), job=job)
         (tmp_path / "uce" / f"{label}.json").write_text(drain(work).json_text(), encoding="utf-8")
+    edit = Report.read(tmp_path / "uce" / "Cats.json").about["edit"]
+    job = {"edit": edit, "knobs": grand.ATTACK.model_dump(mode="json")}  # type: ignore[attr-defined]
+    none = {"value": None, "n": 0, "low": None, "high": None, "baseline": None, "better": "high", "probe": ""}
+    rate = {"n": 20, "low": 0.05, "high": 0.66, "baseline": 1.0, "better": "low", "probe": "eye"}
+    scores = {
+        **{name: Score(**none, note="unscored") for name in ("FID", "CLIP")},
+        "pre_ASR": Score(**rate, value=0.05),
+        "ASR": Score(**rate, value=0.4),
+    }
+    place = tmp_path / "uce" / "attacks" / "Cats-unlearndiffatk" / "report.json"
+    AttackReport(job=job, scores=scores).write(place)
+    AttackReport(job=job | {"edit": "another"}, scores=scores).write(
+        tmp_path / "uce" / "attacks" / "Van_Gogh-unlearndiffatk" / "report.json"
+    )
     (tmp_path / "page.md").write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
     found = written(finished(tmp_path))
     assert "| `uce` | 1 + 1 | 100.0 (86–100) | 100.0 (" in found and "| **100.0** |" in found
+    assert found.endswith("| – | 5.0 → 40.0 (5–66) |")
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert page == f"above\n{BEGIN}\n{found}\n{END}\nbelow\n"
     assert markdown(Leaderboard.read((tmp_path / "results" / "grand.json").read_text(encoding="utf-8"))) == found

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.attack import AttackReport
+from benchmarks.attacks import build
 from benchmarks.leaderboard import Leaderboard
-from benchmarks.pocket import Round, board, erase_and_judge
+from benchmarks.pocket import Round, attack_of, board, erase_and_judge
 from benchmarks.report import Report
 from benchmarks.suite import chosen
 from erase.errors import BadInput
 from erase.work import drain
+from tests.metrics.attacking import Says
 from tests.metrics.doubles import TINY, Painter, Reader
+from tests.toy import Toy
 
 TURN = '''
 """A method for the painter: the concept is painted as another one of its labels."""
@@ -106,3 +110,31 @@ def test_the_other_labels_can_be_kept(tmp_path: Path) -> None:
     drain(erase_and_judge(Painter(), TINY, [Round("turn", keep_others=True)], TARGETS[:1], tmp_path / "out"))
     report = Report.read(tmp_path / "out" / "turn" / "Ink_Art.json")
     assert report.about["erasure"]["kept"] == 3
+
+
+def test_edits_of_the_first_targets_are_attacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("judge", "attack"):
+        monkeypatch.setattr(f"benchmarks.{place}.probe_of", lambda *_: Says(lambda number, image: True))
+    how, out = build("random", 2), tmp_path / "out"
+    canvas = TINY.model_copy(update={"clip": None})
+
+    def reports() -> list[Report]:
+        return drain(erase_and_judge(Toy(), canvas, [Round("uce")], TARGETS[1::-1], out, attacks=[how], attacked=1))[
+            "uce"
+        ]
+
+    first, second = reports()
+    places = {name: out / "uce" / "attacks" / f"{name}-random" / "report.json" for name in ("Van_Gogh", "Ink_Art")}
+    assert [path.exists() for path in places.values()] == [True, False]
+    found, path = attack_of(out / "uce" / "Van_Gogh.json", first, how), places["Van_Gogh"]
+    assert found is not None and found.job["edit"] == first.about["edit"] != second.about["edit"]
+    assert attack_of(out / "uce" / "Van_Gogh.json", first, build("random", 3)) is None
+    entry = board({"uce": [first]}, {first.about["edit"]: {"random": found}}).entries[0]
+    assert entry.scores["ASR random"] == found.scores["ASR"]
+    when, text = path.stat().st_mtime_ns, path.read_text()
+    reports()
+    assert path.stat().st_mtime_ns == when
+    path.unlink()
+    reports()
+    assert AttackReport.read(path).scores.keys() == AttackReport.read(text).scores.keys()
+    assert AttackReport.read(path).job == AttackReport.read(text).job
