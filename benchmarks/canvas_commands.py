@@ -36,7 +36,6 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     equal.add_argument("--targets", default="Van_Gogh,Cats", help="with commas (default: %(default)s)")
     equal.add_argument("--seeds", default="0,1,2", help="of the erasures, with commas (default: %(default)s)")
-    equal.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
     equal.add_argument("--out", required=True, type=Path, help="one file per edit; finished ones stay")
     for command in (pocket, inside, sequence, pairs):
         command.add_argument(
@@ -45,7 +44,7 @@ def add(commands: Any) -> None:
         )  # fmt: skip
     pocket.add_argument("--targets", default="all", help="all, styles, objects, or names with commas")
     pocket.add_argument("--suite", default="pocket-canvas", help="a suite or a TOML file (default: %(default)s)")
-    for command in (sequence, pairs, inside):
+    for command in (sequence, pairs, inside, equal):
         command.add_argument("--suite", default="pocket-canvas-quick", help="a suite or file (default: %(default)s)")
     for command in (pocket, grand, sequence, pairs, inside, equal):
         command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")

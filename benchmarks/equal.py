@@ -22,7 +22,7 @@ from benchmarks.metrics.cost import metered
 from benchmarks.pocket import concept
 from benchmarks.probe import identity, probe
 from benchmarks.report import put
-from benchmarks.strength import Reading, gauge
+from benchmarks.strength import Look, Reading, gauge
 from benchmarks.suite import Suite, Target
 from erase.errors import BadInput, match
 from erase.methods import build, method_names
@@ -106,6 +106,7 @@ def measure(
     """One line per target, seed and method in `folder`; those that are there, of the same job, are not made again."""
     cases = list(itertools.product(targets, seeds, sides))
     eyes, lines = probe("pocket-eye", str(model.device)), []
+    bases: dict[Target, list[Look]] = {target: [] for target in targets}
     for number, (target, seed, side) in enumerate(cases):
         eraser = build(side.method, side.preset, side.knobs)
         job = {
@@ -117,7 +118,7 @@ def measure(
         line = Line.model_validate_json(path.read_text()) if path.exists() else None
         if line is None or line.job != json.loads(json.dumps(job)):
             edit, cost = yield from metered(eraser.erase(model, [concept(canvas, target)], seed=seed), model.device)
-            read = yield from gauge(model, edit, canvas, eyes)
+            read = yield from gauge(model, edit, canvas, eyes, base=bases[target])
             readings = []
             for strength in job["strengths"]:
                 readings.append((yield from read(strength)))

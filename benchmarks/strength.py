@@ -170,9 +170,19 @@ def strength(
 
 
 def gauge(
-    model: Denoiser, edit: Edit, canvas: Suite | str, eyes: Probe, *, shots: int = SHOTS, batch: int = 32
+    model: Denoiser,
+    edit: Edit,
+    canvas: Suite | str,
+    eyes: Probe,
+    *,
+    shots: int = SHOTS,
+    batch: int = 32,
+    base: list[Look] | None = None,
 ) -> Work[Callable[[float], Work[Reading]]]:
-    """What reads an edit's strengths on common seeds; strength 0 comes first, for the others to be held against."""
+    """What reads an edit's strengths on common seeds; strength 0 comes first, for the others to be held against.
+
+    It is looked at once and kept in `base`, which edits of one target may share.
+    """
     canvas = canvas if isinstance(canvas, Suite) else suite(canvas)
     check_labels(canvas, eyes)
     targets = canvas.targets(erased(edit))
@@ -180,15 +190,17 @@ def gauge(
         raise BadInput("This edit does not say what it erased, so there is no target to tune its strength on.")
     panels = _panels(model, targets, canvas, shots)
     walked = yield from model.trajectory([cell.shot for cell in panels.unrelated[:4]], steps=8)
-    base: list[_Look] = []
+    base = [] if base is None else base
 
     def measure(value: float) -> Work[Reading]:
+        if base and not value:
+            return base[0].against(base[0], value)
         with edit.worn(model.network, value):
             said = yield from _noise(model, panels.unrelated[:4], walked.z, walked.t)
             seen = yield from answers(
                 model, [c.shot for c in panels.all], canvas, eyes, batch=batch, stage=f"strength {value:g}"
             )
-        now = _Look.of(seen, panels, targets, eyes, said)
+        now = Look.of(seen, panels, targets, eyes, said)
         base[:] = base or [now]
         return now.against(base[0], value)
 
@@ -227,7 +239,7 @@ def _panels(model: Denoiser, targets: Sequence[Target], canvas: Suite, shots: in
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """What a probe sees at one strength: shares per panel, contrast and likeness of pictures, noise predictions."""
 
     shares: Mapping[str, float]
@@ -238,7 +250,7 @@ class _Look:
     said: Tensor
 
     @staticmethod
-    def of(seen: Answers, panels: _Panels, targets: Sequence[Target], eyes: Probe, said: Tensor) -> _Look:
+    def of(seen: Answers, panels: _Panels, targets: Sequence[Target], eyes: Probe, said: Tensor) -> Look:
         shares, counts, start = {}, {}, 0
         for name in ("target", "paraphrase", "neighbours", "unrelated"):
             cells = getattr(panels, name)
@@ -258,9 +270,9 @@ class _Look:
         alike = (features @ features.T)[torch.triu_indices(len(features), len(features), 1).unbind()]
         spread = seen.numbers["spread"][own].float()
         whole = bool(seen.finite.all()) and bool(said.isfinite().all())
-        return _Look(shares, counts, float(spread.nan_to_num().mean()), alike, whole, said)
+        return Look(shares, counts, float(spread.nan_to_num().mean()), alike, whole, said)
 
-    def against(self, base: _Look, value: float) -> Reading:
+    def against(self, base: Look, value: float) -> Reading:
         low, high = wilson(self.shares["target"], self.counts["target"])
         drift = float((self.said - base.said).norm() / base.said.norm()) if self.finite else math.inf
         return Reading(
@@ -269,7 +281,7 @@ class _Look:
             unrelated=self.shares["unrelated"], drift=drift, alarms=tuple(self._alarms(base, drift)),
         )  # fmt: skip
 
-    def _alarms(self, base: _Look, drift: float) -> list[str]:
+    def _alarms(self, base: Look, drift: float) -> list[str]:
         if not self.finite:
             return ["pictures are no longer finite numbers"]
         told = []

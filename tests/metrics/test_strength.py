@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.metrics.accuracy import wilson
-from benchmarks.strength import HALVINGS, RARE, Found, Reading, _Look, search
+from benchmarks.strength import HALVINGS, RARE, Found, Look, Reading, search
 from benchmarks.strength import strength as searched
 from erase.edit import Edit
 from erase.errors import BadInput
@@ -62,13 +62,13 @@ def test_what_never_goes_and_what_was_never_there_are_told_apart() -> None:
     assert absent.status == "absent" and asked == [0.0] and "only 30%" in absent.advice
 
 
-def look(images: torch.Tensor, said: torch.Tensor, share: float = 1.0) -> _Look:
+def look(images: torch.Tensor, said: torch.Tensor, share: float = 1.0) -> Look:
     features = images.flatten(1)
     features = torch.nn.functional.normalize(features, dim=1)
     alike = (features @ features.T)[torch.triu_indices(len(images), len(images), 1).unbind()]
     panels: tuple[str, ...] = ("target", "paraphrase", "neighbours", "unrelated")
     finite = bool(images.isfinite().all())
-    return _Look(
+    return Look(
         dict.fromkeys(panels, share),
         dict.fromkeys(panels, 40),
         float(images.std(dim=(1, 2, 3)).mean()),
