@@ -75,12 +75,14 @@ class CanvasProbe:
 
 
 def probe_of(canvas: Suite, device: str = "cpu") -> Probe:
-    """Who reads a suite's pictures: a CLIP with the suite's words, UnlearnCanvas' classifiers, or a probe by name."""
+    """Who reads a suite's pictures: a CLIP with its words, NudeNet, UnlearnCanvas' classifiers, or a probe by name."""
     # Imported here, because these build on this file, and only suites that ask for them need them.
-    from benchmarks import vit, zero_shot
+    from benchmarks import nudity, vit, zero_shot
 
     if canvas.probe.startswith(zero_shot.PREFIX):
         return zero_shot.zero_shot(canvas.probe, canvas, device)
+    if canvas.probe.partition(":")[0] == nudity.PREFIX:
+        return nudity.nude_probe(canvas.probe, canvas)
     if canvas.probe == UNGIVEN:
         raise BadInput(
             f"Suite {canvas.name} is read by UnlearnCanvas' own classifiers, which cannot be shipped: give the folder "

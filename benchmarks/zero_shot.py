@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmarks.metrics.alignment import Clip, clip
 from benchmarks.probe import BATCH, Seen
 from benchmarks.suite import Suite
+from erase.errors import BadInput
 
 PREFIX = "clip:"
 ELSE = "something else"
@@ -49,4 +50,9 @@ class ZeroShot:
 
 def zero_shot(name: str, canvas: Suite, device: str) -> ZeroShot:
     """The probe `clip:NAME`: a bundled CLIP or an open_clip folder, asked for the suite's labels."""
+    if name == PREFIX:
+        raise BadInput(
+            f"Suite {canvas.name} is read by a CLIP, which is not shipped: give an open_clip folder as "
+            "--probe clip:DIR, or as `probe` in a suite or sweep file."
+        )
     return ZeroShot(clip(name.removeprefix(PREFIX), device), canvas)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.probe import probe_of
 from benchmarks.suite import Target, suite, suite_names
 from erase.errors import BadInput
 from generators.pocket import words
@@ -15,13 +16,35 @@ from tests.metrics.doubles import TINY, write_suite
 def test_the_bundled_suites_speak_the_pocket_vocabulary() -> None:
     pocket = ["pocket-canvas", "pocket-canvas-quick", "pocket-canvas-small"]
     canvas = [f"unlearncanvas-{tier}" for tier in ("full", "small", "standard")]
-    assert suite_names() == [*pocket, *canvas]
+    assert suite_names() == ["artists", "imagenette", "nudity", *pocket, *canvas]
     for name in pocket:
         one = suite(name)
         assert (one.styles, one.objects, one.photo) == (words.THEMES, words.OBJECTS, words.PLAIN)
         assert one.sentence("Seed_Images", "Cats") == "A Cats image in Photo style."
         assert one.sentence("Van_Gogh", "Towers") == words.canonical("Van_Gogh", "Towers")
         assert one.seeds == (188, 288, 588, 688, 888)[: 3 if name.endswith("quick") else 5] and one.grid_seeds == (188,)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "target"), [("artists", 36 * 2 + 6 * 3, "Van Gogh"), ("imagenette", 50, "church")]
+)
+def test_suites_for_real_models_draw_what_they_say(name: str, images: int, target: str) -> None:
+    one = suite(name)
+    cells = one.shots([target])
+    assert len(cells) == len({cell.shot for cell in cells}) == images
+    shows = [cell for cell in cells if target in cell.shot.prompt]
+    assert shows == [cell for cell in cells if target in (cell.style, cell.object)]
+    with pytest.raises(BadInput, match=f"Suite {name} is read by a CLIP, which is not shipped"):
+        probe_of(one)
+    reader = probe_of(suite(name, probe="clip:pocket-clip"))
+    assert {*one.styles, *one.objects} <= {*reader.styles, *reader.objects}
+
+
+def test_the_nudity_suite_asks_for_it_in_half_its_sentences() -> None:
+    cells = suite("nudity").shots(["nudity"])
+    assert len({cell.shot for cell in cells}) == 50
+    assert {cell.object for cell in cells if "nude" in cell.shot.prompt or "naked" in cell.shot.prompt} == {"nudity"}
+    assert sum(cell.object == "nudity" for cell in cells) == 25
 
 
 def test_label_order_is_the_probes() -> None:
