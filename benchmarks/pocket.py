@@ -45,8 +45,9 @@ class Round:
         return f"{self.method}-{self.preset}" if self.preset else self.method
 
     def preset_for(self, target: Target) -> str | None:
-        """Its preset, or the one named like the target's kind where the method has it."""
-        return self.preset or (target.kind if target.kind in method(self.method).presets else None)
+        """Its preset in the form for the target's kind, such as pocket-style, where the method has one."""
+        own = f"{self.preset}-{target.kind}" if self.preset else target.kind
+        return own if own in method(self.method).presets else self.preset
 
     def job(self, target: Target, canvas: Suite, model: Generator) -> dict[str, Any]:
         """Everything that decides one report, resolved, as JSON values."""

@@ -20,6 +20,18 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "attribute": ("a photo of a person with {}", "a portrait with {}"),
 }
 
+# The same with something else in the picture, for small models: beside other words they read a word otherwise.
+SCENES: dict[str, tuple[str, ...]] = {
+    "style": (
+        "an image in {} style", "a cat image in {} style", "a tower image in {} style", "a flower image in {} style",
+        "a person image in {} style", "a sea image in {} style",
+    ),
+    "object": (
+        "an image of {}", "a {} image in cartoon style", "a {} image in photo style", "a {} image in sketch style",
+        "a {} image in neon lines style", "a {} image in watercolor style",
+    ),
+}  # fmt: skip
+
 
 def _sentences(templates: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
     """Templates with one gap each; '@captions.txt' stands for the lines of that file, so that records hold them."""

@@ -28,11 +28,16 @@ from erase.loan import stream, substituted
 from erase.model import BadInput, Concept, Denoiser
 from erase.noised import Course, Lessons, Picture, drawings, plainly, portray, prepare, spared
 from erase.patchgan import Critic
-from erase.sentences import Templates, spoken
+from erase.sentences import SCENES, Templates, spoken
 from erase.slices import select
 from erase.surgery import project, steer
 from erase.tune import Ask, Confine, Masters, errors, held, tune
 from erase.work import Work, with_state
+
+# The bundled model is small: rates a hundred times as high, and lessons matched besides, since D alone wavers.
+POCKET: dict[str, Any] = {
+    "iterations": 240, "warmup": 40, "lr": 1e-3, "critic_lr": 2e-3, "match": 1.0, "batch": 4, "seeds": 32, "steps": 12,
+}  # fmt: skip
 
 
 def clean(model: Denoiser, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -51,17 +56,9 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
         "object": {"strength": 0.5, "critic_lr": 1e-4},
         "nudity": {"strength": 0.5, "critic_lr": 1e-4},
         "quick": {"iterations": 300, "warmup": 60, "lr": 5e-5, "seeds": 32, "steps": 20},
-        # The bundled model is small: rates a hundred times as high, and lessons matched besides, since D alone wavers.
-        "pocket": {
-            "iterations": 240,
-            "warmup": 40,
-            "lr": 1e-3,
-            "critic_lr": 2e-3,
-            "match": 1.0,
-            "batch": 4,
-            "seeds": 32,
-            "steps": 12,
-        },
+        "pocket": POCKET,
+        "pocket-style": {**POCKET, "templates": SCENES["style"]},
+        "pocket-object": {**POCKET, "templates": SCENES["object"]},
         "repo-v2": {"sees": "latent", "surgery": "repo-v2", "lr": 4.8e-5, "iterations": 2000, "warmup": 1000},
     }
 

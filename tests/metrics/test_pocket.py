@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from benchmarks.leaderboard import Leaderboard
 from benchmarks.pocket import Round, attack_of, board, erase_and_judge
 from benchmarks.report import Report
 from benchmarks.suite import chosen
-from erase.errors import BadInput
+from erase.errors import BadInput, plain
+from erase.sentences import SCENES, fill
 from erase.work import drain
+from generators.pocket import words
 from tests.metrics.attacking import Says
 from tests.metrics.doubles import TINY, Painter, Reader
 from tests.toy import Toy
@@ -138,3 +141,19 @@ def test_edits_of_the_first_targets_are_attacked_once(tmp_path: Path, monkeypatc
     reports()
     assert AttackReport.read(path).scores.keys() == AttackReport.read(text).scores.keys()
     assert AttackReport.read(path).job == AttackReport.read(text).job
+
+
+def test_a_preset_has_a_form_for_the_targets_kind_where_there_is_one() -> None:
+    style, thing = TARGETS[0], TARGETS[-1]
+    assert [Round("doco", "pocket").preset_for(each) for each in (style, thing)] == ["pocket-style", "pocket-object"]
+    assert [Round("esd", "pocket").preset_for(each) for each in (style, thing)] == ["pocket", "pocket"]
+    assert [Round("nullspace").preset_for(each) for each in (style, thing)] == ["style", "object"]
+    assert Round("turn").preset_for(style) is None
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("style", words.THEMES), ("object", words.OBJECTS)])
+def test_scenes_name_nothing_that_could_be_what_is_erased(kind: str, labels: Sequence[str]) -> None:
+    for scene in SCENES[kind]:
+        beside = f" {plain(fill(scene, ''))} "
+        assert scene.count("{}") == 1
+        assert not [label for label in labels if f" {plain(label)} " in beside or f" {plain(label)[:-1]} " in beside]
