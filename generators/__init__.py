@@ -13,13 +13,14 @@ if TYPE_CHECKING:  # torch and diffusers are imported when a model is loaded, no
     import torch
 
     from generators.stable_diffusion import StableDiffusion
-    from generators.stylegan2.adapter import StyleGan
+    from generators.stylegan2.adapter import SeededGan
 
 # The models that come with the studio: name and one line about each.
 BUNDLED: dict[str, str] = {
     "pocket-gan": "StyleGAN2 at 64 pixels with its critic: cartoon faces, two hundred a second on a laptop",
     "pocket-sd": "Stable Diffusion at 64 pixels: 20 objects in 15 themes, drawn in a tenth of a second on a laptop",
 }
+DCGAN = "dcgan-faces"  # brought by an optional package
 GAN_FILES = (".safetensors", ".pkl", ".pt")  # a .safetensors file may also be a Stable Diffusion
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 PICKLES = (".ckpt", ".pth", ".bin", ".pickle")
@@ -43,10 +44,11 @@ def load(
     attention_slicing: bool = False,
     offload: bool = False,
     config: str | Path | None = None,
-) -> StableDiffusion | StyleGan:
-    """A model by bundled name, folder, single file, or hub id: Stable Diffusion or StyleGAN2.
+) -> StableDiffusion | SeededGan:
+    """A model by bundled name, folder, single file, or hub id: Stable Diffusion, StyleGAN2 or DCGAN.
 
-    A StyleGAN2 is a folder of this studio, or a file: .safetensors, NVlabs' .pkl, rosinality's .pt. `auto`
+    A StyleGAN2 is a folder of this studio, or a file: .safetensors, NVlabs' .pkl, rosinality's .pt; a DCGAN a .tar, or
+    `dcgan-faces`. `auto`
     is CUDA with bf16 where there is such a device and the CPU with fp32 otherwise. `config` is a folder laid out like a
     diffusers pipeline, with the tokenizer and configs a single file does not carry. Raises BadInput for everything
     that is no such model.
@@ -58,6 +60,11 @@ def load(
     if config is not None and not Path(config).expanduser().is_dir():
         raise BadInput(f"There is no config folder {config}.")
 
+    if plain(given) == plain(DCGAN) or (given.endswith(".tar") and Path(given).expanduser().is_file()):
+        from generators import dcgan
+
+        tar = Path(given).expanduser() if given.endswith(".tar") else dcgan.packaged()
+        return dcgan.read(tar, tar.stem if given.endswith(".tar") else DCGAN, device=where, dtype=precision)
     gan = _gan(given)
     if gan is not None:
         from generators.stylegan2 import adapter, checkpoint

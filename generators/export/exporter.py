@@ -23,7 +23,7 @@ from generators.export.arrive import CARD, PROOF, arriving, is_file
 from generators.export.form import FORMS, OF_GANS, Asked, Facts, Form, Place, form, refusal
 from generators.export.modelspec import predicts_v
 from generators.export.proof import Proof, prove
-from generators.stylegan2.adapter import StyleGan
+from generators.stylegan2.adapter import SeededGan, StyleGan
 
 if TYPE_CHECKING:
     from generators.export.form import Model
@@ -123,6 +123,8 @@ def _at(edit: Edit, strength: float) -> Edit:
 
 def _refusal(model: Model, edit: Edit, name: str, asked: Asked, out: Path) -> str | None:
     """Why this model cannot be exported so, or there."""
+    if isinstance(model, SeededGan) and not isinstance(model, StyleGan):
+        return f"{model.name} is no StyleGAN2, and no form holds another GAN; the run's folder holds the edit."
     if isinstance(model, StyleGan) and name not in OF_GANS:
         return f"{model.name} is a GAN, which goes out as {' or '.join(OF_GANS)}."
     if not isinstance(model, StyleGan) and name == "gan":

@@ -1,12 +1,12 @@
-"""StyleGAN2 behind the protocol of a Gan: one image per seed, and the eyes that can tell what it shows."""
+"""GANs behind the protocol of a Gan: one image per seed, and the eyes that can tell what it shows."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,26 +24,31 @@ LOOKED_AT = 1024  # pictures from which a concept's codes are sorted out
 PAIRS = 128
 
 
-class StyleGan:
-    """A StyleGAN2 and, if its checkpoint has one, the critic it was trained with."""
+class SeededGan:
+    """A network of a mapping and a synthesis, and the critic it was trained with if there is one."""
 
     default_steps = 1
     default_guidance = 1.0
 
-    def __init__(self, checkpoint: Checkpoint, name: str, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        network: Any,
+        critic: nn.Module | None,
+        name: str,
+        about: Mapping[str, Any],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
         if dtype == torch.float16:
             raise BadInput("A GAN of half precision draws infinities; possible: fp32 and bf16.")
-        self.name, self.device, self.dtype = name, device, dtype
-        self.about = checkpoint.about
-        self.licence = checkpoint.about.get("licence", "")
+        self.name, self.about, self.device, self.dtype = name, about, device, dtype
+        self.licence = about.get("licence", "")
         # Weights stay float32: they are few, and only the convolutions gain from a smaller dtype.
-        self.network = checkpoint.generator.to(device).requires_grad_(False).eval()
-        self.critic: nn.Module | None = checkpoint.critic
-        if checkpoint.critic is not None:
-            self.critic = checkpoint.critic.to(device).requires_grad_(False).eval()
-        self.shape = checkpoint.generator.shape
-        self.z_dim = self.shape.z_dim
-        self._checkpoint = checkpoint
+        self.network = network.to(device).requires_grad_(False).eval()
+        self.critic = None if critic is None else critic.to(device).requires_grad_(False).eval()
+        self.shape = network.shape
+        self.z_dim: int = self.shape.z_dim
 
     @cached_property
     def fingerprint(self) -> str:
@@ -59,14 +64,6 @@ class StyleGan:
     @cached_property
     def critic_gains(self) -> dict[str, float]:
         return {} if self.critic is None else gains(self.critic)
-
-    def readers(self) -> dict[str, nn.Linear]:
-        """The affines: every layer that reads a style, ToRGB included."""
-        return {
-            name: module
-            for name, module in self.network.named_modules()
-            if name.endswith(".affine") and isinstance(module, nn.Linear)
-        }
 
     def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
         """Codes of seeds that show the concept beside those of seeds that do not; rows and templates are for words."""
@@ -98,11 +95,6 @@ class StyleGan:
     def fresh_noise(self, count: int, rng: torch.Generator) -> list[Tensor]:
         shapes = [conv.noise_const.shape for conv in self.network.synthesis.convs()]
         return [torch.randn(count, 1, *shape, generator=rng).to(self.device) for shape in shapes]
-
-    def mixed(self, coarse: Sequence[int], fine: Sequence[int], layer: int, psi: float = 1.0) -> Tensor:
-        """Codes of the `coarse` seeds below `layer` and of the `fine` seeds from it on."""
-        below, above = (self.mapping(self.latents(seeds), psi) for seeds in (coarse, fine))
-        return torch.cat([below[:, :layer], above[:, layer:]], 1)
 
     def sample(
         self,
@@ -141,6 +133,27 @@ class StyleGan:
 
     def encoder(self, name: str) -> Clip:
         return _encoder(name, str(self.device))
+
+
+class StyleGan(SeededGan):
+    """A StyleGAN2: every layer reads a style of its own."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str, *, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(checkpoint.generator, checkpoint.critic, name, checkpoint.about, device=device, dtype=dtype)
+        self._checkpoint = checkpoint
+
+    def readers(self) -> dict[str, nn.Linear]:
+        """The affines: every layer that reads a style, ToRGB included."""
+        return {
+            name: module
+            for name, module in self.network.named_modules()
+            if name.endswith(".affine") and isinstance(module, nn.Linear)
+        }
+
+    def mixed(self, coarse: Sequence[int], fine: Sequence[int], layer: int, psi: float = 1.0) -> Tensor:
+        """Codes of the `coarse` seeds below `layer` and of the `fine` seeds from it on."""
+        below, above = (self.mapping(self.latents(seeds), psi) for seeds in (coarse, fine))
+        return torch.cat([below[:, :layer], above[:, layer:]], 1)
 
     def save(self, folder: Path) -> None:
         write_folder(Checkpoint(self._checkpoint.generator, self._checkpoint.critic, self.about), folder)
