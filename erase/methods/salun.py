@@ -58,8 +58,8 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         "nudity": {"slice": "full", "epochs": 1, "retain": 0.1, "seeds": 800},
         "quick": {"seeds": 64, "epochs": 10, "lr": 5e-5, "steps": 20},
         "pocket": POCKET,
-        "pocket-style": {**POCKET, "lr": 1e-3, "templates": SCENES["style"]},
-        "pocket-object": {**POCKET, "lr": 1e-3, "templates": SCENES["object"]},
+        "pocket-style": {**POCKET, "lr": 2e-3, "templates": SCENES["style"]},
+        "pocket-object": {**POCKET, "lr": 2e-3, "templates": SCENES["object"]},
         "no-mask": {"share": 1.0},
     }
 
