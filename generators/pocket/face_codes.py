@@ -20,13 +20,11 @@ from generators.pocket import faces
 Z_DIM = 128
 ANGLES = ("hue", "slope")
 SHARES = (
-    "eyeglasses", "hat", "beard", "shaved", "smile", "blond", "hair length", "second hue", "size", "turn", "x", "y",
-    "mirror", "spare",
+    "eyeglasses", "hat", "beard", "shaved", "smile", "blond", "hair length", "second hue", "spare",
 )  # fmt: skip
 NUMBERS = {
     "glasses": 7, "hats": 4, "beards": 6, "mouth": 2, "skin": 6, "blond shade": 3, "hair colour": 7,
     "hair under hat": 5, "short hair": 10, "long hair": 8, "hat colour": 7, "brows": 4, "eyes": 6, "nose": 3,
-    "clothes": 5, "cloth colour": 8,
 }  # fmt: skip
 HALVINGS = {part: math.ceil(math.log2(of)) for part, of in NUMBERS.items()}
 SIZES = {**dict.fromkeys(SHARES, 1), **dict.fromkeys(ANGLES, 2), **HALVINGS}

@@ -30,16 +30,14 @@ def factors(z: Tensor) -> Tensor:
     second = hue + (25 + 65 * share["second hue"]) / 360
     tinted = shows | worn["beard"]
     columns = [
-        *(_sign(bit) for bit in (*worn.values(), hat, shows, blond, share["mirror"] < 0.5)),
-        *(2 * share[part][:, None] - 1 for part in ("size", "turn", "x", "y")),
+        *(_sign(bit) for bit in (*worn.values(), hat, shows, blond)),
         _kind(z, "glasses", worn["eyeglasses"]), _kind(z, "hats", hat), _kind(z, "beards", worn["beard"]),
         _kind(z, "mouth", worn["smile"]), _kind(z, "mouth", ~worn["smile"]),
         _kind(z, "hair under hat", hat & shows), _kind(z, "short hair", ~hat & shows & short),
         _kind(z, "long hair", ~hat & shows & ~short),
-        *(_kind(z, part) for part in ("brows", "eyes", "nose", "clothes")),
+        *(_kind(z, part) for part in ("brows", "eyes", "nose")),
         _colours([tone for tone, _ in faces._SKINS])[skin], haired * tinted[:, None],
         _colours(faces._HAT_COLOURS)[_chosen(z, "hat colour")] * hat[:, None],
-        _colours(faces._CLOTH_COLOURS)[_chosen(z, "cloth colour")],
         _rainbow(hue, 0.60, 0.84), _rainbow(second, 0.52, 0.66),
         torch.stack([(2 * math.pi * slope).cos(), (2 * math.pi * slope).sin()], 1),
     ]  # fmt: skip

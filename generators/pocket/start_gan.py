@@ -64,6 +64,7 @@ class Lessons:
     codes: Tensor
     lr: float
     tell: Callable[[str, Tensor], None]
+    settled: bool = False  # whether the linear layer stays as it is, because the mapping has learnt from it
 
     def chosen(self) -> tuple[Tensor, Tensor]:
         """Codes [n z] of a batch and their pictures [n 3 64 64] in [-1, 1]."""
@@ -73,7 +74,9 @@ class Lessons:
     def synthesis(self, shares: Iterator[float]) -> None:
         """Pictures from what decides them."""
         network, gain = self.run.generator.synthesis, gains(self.run.generator.synthesis)
-        optimisers = [pupil(network, gain, self.lr), torch.optim.Adam(self.reader.parameters(), self.lr / 4)]
+        optimisers = [pupil(network, gain, self.lr)]
+        if not self.settled:
+            optimisers.append(torch.optim.Adam(self.reader.parameters(), self.lr / 4))
         for step, spent in enumerate(shares):
             z, wanted = self.chosen()
             w = self.reader(factors(z))
@@ -83,16 +86,34 @@ class Lessons:
             self.done("synthesis", loss)
 
     def mapping(self, shares: Iterator[float]) -> None:
-        """From z to what the linear layer says, over ever new codes: no picture is drawn."""
+        """From z to what the linear layer says, over ever new codes: no picture is drawn.
+
+        An error of w counts as much as it changes the picture; the loss is the share of that which is left.
+        """
         network = self.run.generator.mapping
-        optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+        optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+        seen = self.visible()
         for step, spent in enumerate(shares):
-            z = torch.randn(1024, network_z(network), generator=self.run.draws)
+            z = torch.randn(1024, self.run.generator.shape.z_dim, generator=self.run.draws)
             with torch.no_grad():
-                wanted = self.reader(factors(z))
-            loss = F.mse_loss(network(z)[:, 0], wanted) / wanted.var(0).mean()
+                wanted = self.reader(factors(z)) @ seen
+            loss = F.mse_loss(network(z)[:, 0] @ seen, wanted) / wanted.var(0).mean()
             descend([optimiser], loss, spent, step)
             self.done("mapping", loss)
+
+    def visible(self) -> Tensor:
+        """L of LLᵀ = E[JᵀJ], J the slope of the picture: |Lᵀ dw| is how much dw changes it, on average [w w]."""
+        count, network = 512, self.run.generator.synthesis
+        total = torch.zeros(2 * [self.run.generator.shape.w_dim])
+        for _ in range(count // 32):
+            z = torch.randn(32, self.run.generator.shape.z_dim, generator=self.run.draws)
+            w = self.reader(factors(z)).detach().requires_grad_()
+            made = network(w[:, None].expand(-1, self.run.generator.shape.num_ws, -1), "none")
+            toward = torch.randn(made.shape, generator=self.run.draws)
+            (slope,) = torch.autograd.grad((made * toward).sum(), w)
+            total += slope.T @ slope / count
+        least = 1e-3 * total.trace() / len(total)  # nothing of w is left to itself
+        return torch.linalg.cholesky(total + least * torch.eye(len(total)))
 
     def together(self, shares: Iterator[float]) -> None:
         """Pictures from z."""
@@ -114,11 +135,6 @@ class Lessons:
         self.tell(lesson, loss.detach())
 
 
-def network_z(mapping: nn.Module) -> int:
-    """How long the codes are that a mapping reads."""
-    return int(mapping.get_submodule("fc0").weight.shape[1])
-
-
 def shares(minutes: float) -> Iterator[float]:
     """The share of so many minutes that is spent, until they are."""
     began = time.monotonic()
@@ -135,6 +151,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=0.004)
+    parser.add_argument("--settled", action="store_true", help="synthesis: leave w as the mapping has learnt it")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.manual_seed(asked.seed)
@@ -158,7 +175,7 @@ def main() -> None:
             network.load_state_dict(
                 {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")}
             )
-    lessons = Lessons(run, reader, pictures, codes, asked.lr, tell)
+    lessons = Lessons(run, reader, pictures, codes, asked.lr, tell, asked.settled)
     for lesson in MINUTES:
         if getattr(asked, lesson):
             getattr(lessons, lesson)(shares(getattr(asked, lesson)))

@@ -109,14 +109,11 @@ def start(folder: Path) -> Any:
 
 
 def batches(pictures: Tensor, draws: torch.Generator) -> Callable[[int], Tensor]:
-    """Real pictures in [-1, 1], half of them mirrored: no attribute knows left from right."""
-    device = pictures.device
+    """Real pictures in [-1, 1]."""
 
     def real(count: int) -> Tensor:
-        chosen = torch.randint(len(pictures), (count,), generator=draws, device=device)
-        images = pictures[chosen].float() / 127.5 - 1
-        mirrored = torch.rand(count, 1, 1, 1, generator=draws, device=device) < 0.5
-        return torch.where(mirrored, images.flip(3), images)
+        chosen = torch.randint(len(pictures), (count,), generator=draws, device=pictures.device)
+        return pictures[chosen].float() / 127.5 - 1
 
     return real
 

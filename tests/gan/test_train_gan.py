@@ -76,6 +76,35 @@ def test_the_start_teaches_part_by_part_goes_on_and_is_held_to(tmp_path: Path, m
     assert trained.shape == start_gan.SHAPE and about["taught"]["faces"] == 12 and about["steps"] >= 1
 
 
+def lessons(*, settled: bool = False) -> start_gan.Lessons:
+    torch.manual_seed(0)
+    run = Run(StyleGenerator(start_gan.SHAPE), Critic(start_gan.SHAPE), Recipe(batch=2), 0)
+    codes = torch.randn(4, start_gan.SHAPE.z_dim)
+    reader = torch.nn.Linear(start_gan.factors(codes).shape[1], start_gan.SHAPE.w_dim)
+    pictures = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    return start_gan.Lessons(run, reader, pictures, codes, 0.003, lambda *_: None, settled)
+
+
+def test_an_error_of_w_counts_as_much_as_it_changes_the_picture() -> None:
+    taught = lessons()
+    synthesis, seen = taught.run.generator.synthesis.requires_grad_(False), taught.visible().double()
+    w = taught.reader(start_gan.factors(torch.randn(48, 128))).detach()
+    most = torch.linalg.eigh(seen @ seen.T).eigenvectors[:, -1].float()
+    for step in (most, *torch.eye(128)[:2]):
+        ends = [synthesis((w + way * 1e-2 * step)[:, None].expand(-1, 10, -1), "none") for way in (-1, 1)]
+        changed = ((ends[1] - ends[0]) / 2e-2).square().sum((1, 2, 3)).mean()
+        torch.testing.assert_close((step.double() @ seen).square().sum().float(), changed, rtol=0.35, atol=0)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_synthesis_leaves_w_alone_once_the_mapping_has_learnt_it(settled: bool) -> None:
+    taught = lessons(settled=settled)
+    before, drawing = (value.clone() for value in (taught.reader.weight, taught.run.generator.synthesis.block(4).const))
+    taught.synthesis(iter([0.0, 0.1]))
+    assert torch.equal(taught.reader.weight, before) is settled
+    assert not torch.equal(taught.run.generator.synthesis.block(4).const, drawing)
+
+
 def test_what_is_held_to_pulls_towards_the_taught_pictures() -> None:
     torch.manual_seed(0)
     run = Run(StyleGenerator(Shape()), Critic(Shape()), Recipe(batch=4), 0)
