@@ -22,9 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.command in canvas_commands.COMMANDS:
             return _on_canvas(given)
-        return {"speed": _speed, "many": _many, "exports": _exports, "gan": _gan, "digits": _digits}[given.command](
-            given
-        )
+        commands = {
+            "speed": _speed, "many": _many, "exports": _exports, "gan": _gan, "digits": _digits, "transfer": _transfer,
+        }  # fmt: skip
+        return commands[given.command](given)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -67,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     gan.add_argument("--cases", default="all", help="adapt, forms, text, far, feature with commas, or all")
     gan.add_argument("--seeds", default="0,1,2", help="seeds of the erasures, with commas (default: %(default)s)")
     gan.add_argument("--out", required=True, type=Path, help="a folder for one report per case; finished ones stay")
+    transfer = commands.add_parser("transfer", help="results of a style transfer beside UnlearnCanvas' own pictures")
+    transfer.add_argument("--data", required=True, type=Path, help="the data set: a folder of THEME/OBJECT/1.jpg …")
+    transfer.add_argument("--results", required=True, type=Path, help="what a model made of its photographs, likewise")
+    transfer.add_argument("--erased", required=True, metavar="STYLE", help="the style that it was to forget")
+    transfer.add_argument("--vgg", required=True, type=Path, help="torchvision's weights file of VGG-19")
+    transfer.add_argument("--suite", default="unlearncanvas-full", help="themes and objects (default: %(default)s)")
+    transfer.add_argument("--device", default="cpu")
+    transfer.add_argument("--json", action="store_true", help="one JSON document on stdout")
     for command in (speed, many, exports):
         command.add_argument("--model", default="pocket-sd", help="what `studio erase` takes (default: %(default)s)")
         command.add_argument("--device", default="auto")
@@ -185,6 +194,16 @@ def _digits(given: argparse.Namespace) -> int:
         raise BadInput(f"--steps {given.steps} trains nothing; give 1 or more.")
     rows = _watched(forget_digits([int(name) for name in names], steps=given.steps, seed=given.seed))
     print(as_json({"rows": rows}) if given.json else table(rows))
+    return 0
+
+
+def _transfer(given: argparse.Namespace) -> int:
+    from benchmarks.suite import suite
+    from benchmarks.transfer import Vgg, transfer
+
+    eyes = Vgg(given.vgg, device=given.device)
+    found = _watched(transfer(given.data, given.results, suite(given.suite), given.erased, eyes))
+    print(found.json_text() if given.json else found.table())
     return 0
 
 

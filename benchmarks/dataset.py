@@ -6,6 +6,7 @@ published reference. A picture that is missing takes its cell out of the compari
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class Reference:
 
 def reference(root: Path, canvas: Suite, cells: Sequence[Cell], probe: Probe) -> Work[Reference]:
     """Reads the pictures of cells with a probe; BadInput when a theme's or object's folder is missing altogether."""
-    _whole(root, canvas)
+    whole(root, canvas)
     paths = [_picture(root, canvas, cell) for cell in cells]
     have = torch.tensor([path is not None for path in paths])
     wanted = [path for path in dict.fromkeys(paths) if path is not None]
@@ -48,7 +49,9 @@ def reference(root: Path, canvas: Suite, cells: Sequence[Cell], probe: Probe) ->
     stored = cache.load(name)
     features = stored[0]["features"] if stored else (yield from _features(wanted, probe))
     if stored is None:
-        cache.store(name, {"features": features}, None)
+        # A full disk must not cost the pictures that were drawn before: they are read again another time.
+        with contextlib.suppress(OSError):
+            cache.store(name, {"features": features}, None)
     place = {path: row for row, path in enumerate(wanted)}
     rows = torch.tensor([place.get(path, 0) if path else 0 for path in paths])
     return Reference(root.name, features[rows], have)
@@ -59,12 +62,13 @@ def _features(paths: Sequence[Path], probe: Probe) -> Work[Tensor]:
     for start in range(0, len(paths), BATCH):
         # One by one: pictures may differ in size, and the probe brings each to its own.
         for path in paths[start : start + BATCH]:
-            parts.append(probe(_opened(path)).features)
+            parts.append(probe(opened(path)).features)
         yield Step("read the reference", min(start + BATCH, len(paths)), len(paths))
     return torch.cat(parts)
 
 
-def _opened(path: Path) -> Tensor:
+def opened(path: Path) -> Tensor:
+    """A picture [1 3 h w] in [0, 1]; BadInput for a file that is none."""
     try:
         return pil_to_tensor(Image.open(path).convert("RGB"))[None].float() / 255
     except (UnidentifiedImageError, OSError) as error:
@@ -80,7 +84,8 @@ def _picture(root: Path, canvas: Suite, cell: Cell) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def _whole(root: Path, canvas: Suite) -> None:
+def whole(root: Path, canvas: Suite) -> None:
+    """BadInput when the data set, or one of the suite's folders in it, is missing."""
     if not root.is_dir():
         raise BadInput(
             f"There is no data folder {root}; it should hold a folder per theme, with one per object inside."

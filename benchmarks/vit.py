@@ -68,7 +68,7 @@ def _opened(folder: Path, styles: tuple[str, ...], objects: tuple[str, ...], dev
 
 def _network(path: Path, labels: tuple[str, ...], kind: str) -> tuple[nn.Module, int]:
     """One ViT with its weights, and the side of the pictures it reads."""
-    weights = _weights(path)
+    weights = weights_alone(path)
     try:
         width, classes = weights["head.weight"].shape[1], weights["head.weight"].shape[0]
         patch = weights["patch_embed.proj.weight"].shape[-1]
@@ -94,7 +94,7 @@ def _network(path: Path, labels: tuple[str, ...], kind: str) -> tuple[nn.Module,
     return network, size
 
 
-def _weights(path: Path) -> Mapping[str, Tensor]:
+def weights_alone(path: Path) -> Mapping[str, Tensor]:
     """The state dict in a file, read without running anything in it."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

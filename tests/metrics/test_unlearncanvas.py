@@ -140,6 +140,15 @@ def test_missing_folders_are_a_sentence(data: Path, classifiers: Path, tmp_path:
         verdict(tmp_path / "nowhere", classifiers)
 
 
+def test_a_cache_that_cannot_be_written_costs_no_picture(
+    data: Path, classifiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = verdict(data, classifiers)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "file"))
+    assert verdict(data, classifiers).scores["FID"] == whole.scores["FID"]
+
+
 def test_a_picture_that_is_none_is_a_sentence(data: Path, classifiers: Path) -> None:
     (data / "Ink_Art" / "Cats" / "1.jpg").write_bytes(b"<html>not found</html>")
     with pytest.raises(BadInput, match="cannot be read"):
