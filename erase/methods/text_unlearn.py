@@ -11,15 +11,15 @@ and a student is tuned so that what it removes from G(ŵ) points along i (the pa
 
 The other terms are ours: images without the concept stay; those that have it by nature are drawn as the frozen
 generator draws the code with the concept taken back, and until CLIP scores them as images without it.  What is kept is
-scored likewise, and b is at right angles to it.
+scored likewise, and b is at right angles to it.  In place of b, the pairs may come from StyleCLIP's latent mapper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from torch import Tensor
 from erase.edit import Edit
 from erase.job import trained
 from erase.loan import number, stream
+from erase.mapper import Lesson, Mapper
 from erase.matching import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
 from erase.model import BadInput, Concept, Encoder, Gan
 from erase.tune import Masters, tune
@@ -36,6 +37,7 @@ from erase.work import Step, Work, with_state
 
 # How far a code is taken back, in units of its excess over the usual, until CLIP no longer sees the concept.
 AMOUNTS = (1.0, 1.5, 2.0, 3.0)
+MOST_REACH = 4.0  # how many times a mapper's own step is taken at most
 
 
 class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
@@ -66,6 +68,10 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     part: Part = Field(
         "synthesis", description="what is trained: synthesis, all but colours · readers, only how styles are read"
     )
+    editor: Literal["linear", "mapper"] = Field(
+        "linear", description="what adds the concept: linear, the regression · mapper, StyleCLIP's, which is trained"
+    )
+    mapper_steps: int = Field(300, ge=1, le=50_000, description="optimiser steps of each clause's mapper")
     steps: int = Field(300, ge=1, le=100_000, description="optimiser steps")
     lr: float = Field(0.0016, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
     batch: int = Field(16, ge=3, le=1024, description="images per step")
@@ -94,7 +100,8 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
 
     def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
         """Images of the frozen generator and of the student."""
-        return {"teacher_images": self.pool + self.steps * self.batch * 4 / 3, "gradient_steps": self.steps}
+        mapped = self.mapper_steps if self.editor == "mapper" else 0
+        return {"teacher_images": self.pool + self.steps * self.batch * 4 / 3, "gradient_steps": self.steps + mapped}
 
     def _train(
         self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
@@ -106,16 +113,35 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         w = drawn_codes(model, range(first, first + self.pool))
         scores = yield from self._scores(model, eye, w, said + kept, state)
         spared = [ridge(w - w.mean(0), column - column.mean()) for column in scores.T[len(said) :]]
-        edits = [
-            Direction.found(model, eye, w, column, self._words(eye, clause), clause, self.agreement, spared)
-            for clause, column in zip(said, scores.T[: len(said)], strict=True)
-        ]
-        work = self._cleared(model, eye, w, edits, state)
-        cleared = yield from with_state(work, {"scores": scores})
+        known = {"scores": scores}
+        edits = []
+        for clause, column in zip(said, scores.T, strict=False):
+            mapper = None
+            if self.editor == "mapper":
+                work = self._mapped(model, eye, w[column <= valley(column)], clause, seed, state)
+                mapper, learnt, state = yield from with_state(work, known)
+                known |= learnt
+            words = self._words(eye, clause)
+            edits.append(Direction.found(model, eye, w, column, words, clause, self.agreement, spared, mapper))
+        cleared = yield from with_state(self._cleared(model, eye, w, edits, state), known)
         masters = students(model, self.part, self.lr)
         one = partial(self._one, model, eye, masters, w, cleared, edits, seed)
-        yield from with_state(tune(self.steps, one, (masters,), state), {"scores": scores, "cleared": cleared})
+        yield from with_state(tune(self.steps, one, (masters,), state), known | {"cleared": cleared})
         return masters.result()
+
+    def _mapped(
+        self, model: Gan, eye: Encoder, w: Tensor, clause: str, seed: int, state: Mapping[str, Tensor]
+    ) -> Work[tuple[Mapper, dict[str, Tensor], Mapping[str, Tensor]]]:
+        """The clause's mapper, its weights by name, and what is left to go on from: nothing, if it has trained."""
+        lesson = Lesson(model, eye, w, eye.texts(_filled(self.present, clause)).mean(0), number(seed, clause))
+        name = f"mapper {clause}."
+        learnt = {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
+        if not learnt:
+            for step in tune(self.mapper_steps, lesson.one, (lesson.masters,), state):
+                yield replace(step, stage=f"map {clause}")
+            learnt, state = lesson.learnt(), {}
+        lesson.load(learnt)
+        return lesson.mapper, {f"{name}{key}": value for key, value in learnt.items()}, state
 
     def _scores(
         self, model: Gan, eye: Encoder, w: Tensor, said: Sequence[str], state: Mapping[str, Tensor]
@@ -172,14 +198,14 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         carrier, clean, bare = (_some(where, count, rng) for where in (having, ~having, ~edit.having))
         natural, clean, bare = w[carrier], w[clean], w[bare]
         length = 0.5 + 2.5 * torch.rand(count, 1, generator=rng).to(w)  # a searcher may go further than the edit
-        edited = bare + length * edit.step
-        target = teaching(model, layered(model, torch.cat([cleared[carrier], clean, bare, edited])))
+        edited = edit.moved(model, bare, length)
+        target = teaching(model, torch.cat([layered(model, torch.cat([cleared[carrier], clean, bare])), edited]))
         wanted, marked = target[: 3 * count], target[3 * count :]
         with torch.no_grad():
             before, after = eye.images(wanted[2 * count :] / 2 + 0.5), eye.images(marked / 2 + 0.5)
 
         def losses() -> dict[str, Tensor]:
-            drawn = model.synthesis(layered(model, torch.cat([natural, clean, edited])))
+            drawn = model.synthesis(torch.cat([layered(model, torch.cat([natural, clean])), edited]))
             own, now = eye.images(torch.cat([drawn[:count], drawn[2 * count :]]) / 2 + 0.5).split(count)
             left = (now - before) @ edit.towards / ((after - before) @ edit.towards).clamp(min=1e-4)
             lost = 1 - (after - now) @ edit.towards / ((after - now).square().sum(1) + edit.blur**2).sqrt()
@@ -224,6 +250,15 @@ class Direction:
     towards: Tensor
     blur: float
     full: Tensor
+    mapper: Mapper | None = None
+    reach: float = 1.0
+
+    def moved(self, model: Gan, w: Tensor, length: Tensor | float = 1.0) -> Tensor:
+        """Codes [n w] with the clause added, at every layer [n layer w]; 1 adds as much as is usual with it."""
+        if self.mapper is None:
+            return layered(model, w + length * self.step)
+        length = torch.as_tensor(length).to(w).reshape(-1, 1, 1)
+        return layered(model, w) + self.reach * length * self.mapper(w)
 
     def excess(self, seen: Tensor) -> Tensor:
         """How much more of the clause codes of images [n e] show than is usual without: 1 is as much as with it [n]."""
@@ -239,6 +274,7 @@ class Direction:
         clause: str,
         agreement: float,
         spared: Sequence[Tensor] = (),
+        mapper: Mapper | None = None,
     ) -> Direction:
         """From scores [n] of codes [n w], at right angles to the directions [w] in which what is kept lies.
 
@@ -252,11 +288,16 @@ class Direction:
         slope = aside(ridge(w - centre, scores - scores.mean()), spared)
         bare, full = scores[~having].mean(), scores[having].mean()
         step = (full - bare) * slope / slope.square().sum()
+        found = Direction(
+            step, having, slope, bare, centre, words, threshold, words, blur=0.0, full=full, mapper=mapper
+        )
         some = w[~having][:64]
         with torch.no_grad():
-            ways = eye.images(teaching(model, layered(model, some + step)) / 2 + 0.5) - eye.images(
-                teaching(model, layered(model, some)) / 2 + 0.5
-            )
+            plain = eye.images(teaching(model, layered(model, some)) / 2 + 0.5)
+            if mapper is not None:
+                gained = ((eye.images(teaching(model, found.moved(model, some)) / 2 + 0.5) - plain) @ words).mean()
+                found = replace(found, reach=float((full - bare) / gained.clamp(min=(full - bare) / MOST_REACH)))
+            ways = eye.images(teaching(model, found.moved(model, some)) / 2 + 0.5) - plain
         towards = F.normalize(ways.mean(0), dim=0)
         agreed = float((F.normalize(ways, dim=1) @ towards).mean())
         if agreed < agreement:
@@ -265,7 +306,7 @@ class Direction:
                 f"{agreement:g}); try other words, or a method that is shown examples, such as feature-unlearn."
             )
         blur = 0.05 * float(ways.norm(dim=1).mean())
-        return Direction(step, having, slope, bare, centre, words, threshold, towards, blur, full)
+        return replace(found, towards=towards, blur=blur)
 
 
 def clauses(concept: Concept) -> list[str]:

@@ -27,7 +27,8 @@ ADAPT: dict[str, Any] = {
 QUICK: dict[str, list[dict[str, Any]]] = {
     "text-unlearn": [
         {"pool": 32, "steps": 3, "batch": 6, "agreement": -1, "part": part} for part in ("synthesis", "readers")
-    ],
+    ]
+    + [{"pool": 32, "steps": 2, "batch": 6, "agreement": -1, "editor": "mapper", "mapper_steps": 2}],
     "feature-unlearn": [{"marked": 32, "steps": 3, "batch": 4}],
     "guide": [{"seeds": "3, 5", "steps": 3, "batch": 8}],
     "adapt-unlearn": [ADAPT, {**ADAPT, "form": "ewc"}, {**ADAPT, "form": "extrapolate"}],

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from erase.errors import BadInput
+from erase.mapper import Lesson
 from erase.matching import drawn_codes, layered, unlikeness
 from erase.methods.feature_unlearn import without
 from erase.methods.text_unlearn import Direction, Together, clauses, ridge, taken_back, valley
@@ -122,3 +123,22 @@ def test_what_is_kept_is_spared_by_the_direction(
     spared = Direction.found(gan, Pixels(), w, scores, edit.words, "bright", -1.0, [kept])
     assert abs(float(spared.step @ kept)) < 1e-4 * float(spared.step.norm() * kept.norm())
     assert float((spared.step @ edit.slope) / (edit.step @ edit.slope)) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_mapper_learns_where_the_words_are_and_length_scales_its_step(
+    found: tuple[ToyGan, torch.Tensor, torch.Tensor, Direction],
+) -> None:
+    gan, w, scores, edit = found
+    lesson = Lesson(gan, Pixels(), w[~edit.having], edit.words, 0)
+    for step in range(60):
+        lesson.one(step)
+    lesson.load(lesson.learnt())
+    told = Direction.found(gan, Pixels(), w, scores, edit.words, "bright", -1.0, (), lesson.mapper)
+    some = w[~edit.having][:16]
+    with torch.no_grad():
+        seen = [Pixels().images(gan.synthesis(told.moved(gan, some, n)) / 2 + 0.5) @ edit.words for n in (0.0, 1.0)]
+        assert torch.equal(told.moved(gan, some, 0.0), layered(gan, some))
+        one, two = (told.moved(gan, some, n) - layered(gan, some) for n in (1.0, 2.0))
+    torch.testing.assert_close(2 * one, two, atol=1e-5, rtol=1e-4)
+    gained = float((seen[1] - seen[0]).mean())
+    assert gained > 0.3 * float(edit.full - edit.bare) and told.reach > 0
