@@ -24,7 +24,6 @@ from app.runs import Run, is_run, open_run
 from app.studio import forms, gallery, marks
 from app.verbs.erase import read_job
 from erase.errors import BadInput, match
-from erase.feedback import clicks
 from generators.checkpoints.tensors import header
 
 SINGLE = {"single-file": "model.safetensors", "edit": "edit.safetensors"}  # formats that are one file
@@ -70,9 +69,13 @@ def erase_marked(
     model: str, concept: str, knobs: Mapping[str, Any] | None = None, seed: int | str = 0, measure: bool = True
 ) -> Task:
     """Erase from a GAN what somebody has marked in its pictures, by adapt-unlearn."""
-    kept = marks.kept(model, concept)
-    clicks(kept)
-    return erase(model, concept, "attribute", "", (), MARKED_BY, {**(knobs or {}), "marks": str(kept)}, seed, measure)
+    yes, no = (len(seeds) for seeds in marks.read(model, concept).values())
+    if min(yes, no) < marks.LEAST:
+        raise BadInput(
+            f"{yes} are marked as having {concept}, {no} as not having it; at least {marks.LEAST} of each are needed."
+        )
+    told = {**(knobs or {}), "marks": str(marks.kept(model, concept))}
+    return erase(model, concept, "attribute", "", (), MARKED_BY, told, seed, measure)
 
 
 def draw_latents(model: str, first: int | str = 0) -> Task:

@@ -64,7 +64,7 @@ def test_what_a_run_was_made_from_does_not_change_with_later_clicks() -> None:
 
 def test_too_few_marks_are_a_sentence() -> None:
     mark_all("pocket-gan", "hat", range(8), range(8, 15))
-    with pytest.raises(BadInput, match="marks 7 seeds with 'no'; at least 8"):
+    with pytest.raises(BadInput, match="8 are marked as having hat, 7 as not having it; at least 8 of each"):
         actions.erase_marked("pocket-gan", "hat")
     assert "1 more that have it not" in gallery.counted("pocket-gan", "hat")
     assert "8 have it<" in gallery.counted("pocket-gan", "hat")
