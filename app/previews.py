@@ -1,4 +1,4 @@
-"""Pictures of an erasure while it runs: what the deltas in a Step's state draw, a target and a kept neighbour, or seeds."""
+"""Pictures of an erasure while it runs: what the deltas in a Step's state draw, of two concepts or of seeds."""
 
 from __future__ import annotations
 
