@@ -7,13 +7,15 @@ beside this program and written into the documentation by the same command.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks import build, name_of
 from benchmarks.leaderboard import ACCURACIES, Leaderboard, Line
 from benchmarks.many import order
+from benchmarks.metrics.accuracy import bootstrap
 from benchmarks.pocket import Round, attack_of, board, erase_and_judge
 from benchmarks.report import Report, Score, put
 from benchmarks.suite import Suite, Target, suite
@@ -101,7 +103,30 @@ def markdown(table: Leaderboard) -> str:
         invalid = " / ".join(_percent(by_kind.get(kind), "invalid", bare=True) for kind in KINDS)
         broken = [_broken(by_kind.get(kind)) for kind in KINDS]
         rows.append([f"`{label}`", counts, *scores, "–" if mean is None else f"**{100 * mean:.1f}**", invalid, *broken])
+    return f"{_table(rows)}\n\n{_table(beside(table))}"
+
+
+def beside(table: Leaderboard) -> list[list[str]]:
+    """Each method minus the first one, in points, on the targets that both erased; of 3 and more with an interval."""
+    scores = {(entry.label, entry.concept): entry.scores for entry in table.entries if entry.status == "done"}
+    first, *others = dict.fromkeys(label for label, _ in scores)
+    names = (*ACCURACIES, "invalid")
+    rows = [[f"minus `{first}`", "targets", *names], ["---"] * (2 + len(names))]
+    for label in others:
+        both = [concept for one, concept in scores if one == label and (first, concept) in scores]
+        apart = ([scores[label, on][name].value - scores[first, on][name].value for on in both] for name in names)
+        rows.append([f"`{label}`", str(len(both)), *map(_points, apart)])
+    return rows
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _points(values: Sequence[float]) -> str:
+    mean = f"{100 * math.fsum(values) / len(values):+.1f}" if values else "–"
+    low, high = (f"{100 * edge:+.1f}" for edge in bootstrap(values))
+    return f"{mean} ({low} to {high})" if len(values) > 2 else mean
 
 
 def _percent(line: Line | None, name: str, *, bare: bool = False) -> str:

@@ -12,9 +12,9 @@ import pytest
 from benchmarks import grand
 from benchmarks.__main__ import main
 from benchmarks.attack import AttackReport
-from benchmarks.grand import BEGIN, DOCS, END, KEPT, ROUNDS, finished, markdown, written
+from benchmarks.grand import BEGIN, DOCS, END, KEPT, ROUNDS, beside, finished, markdown, written
 from benchmarks.judge import judge
-from benchmarks.leaderboard import Leaderboard
+from benchmarks.leaderboard import Entry, Leaderboard
 from benchmarks.pocket import Round
 from benchmarks.report import Report, Score
 from benchmarks.suite import suite
@@ -73,7 +73,7 @@ def test_what_is_there_becomes_the_table(
     (tmp_path / "page.md").write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
     found = written(finished(tmp_path))
     assert "| `uce` | 1 + 1 | 100.0 (86–100) | 100.0 (" in found and "| **100.0** |" in found
-    assert found.endswith("| – | 5.0 → 40.0 (5–66) |")
+    assert "| – | 5.0 → 40.0 (5–66) |\n" in found
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert page == f"above\n{BEGIN}\n{found}\n{END}\nbelow\n"
     assert markdown(Leaderboard.read((tmp_path / "results" / "grand.json").read_text(encoding="utf-8"))) == found
@@ -94,3 +94,22 @@ def test_what_is_there_becomes_the_table(
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == page
     assert main(words) == 0
     assert "| `uce` | 1 + 0 |" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_methods_are_compared_on_the_targets_both_erased() -> None:
+    def entry(label: str, concept: str, ua: float) -> Entry:
+        one = {"n": 20, "low": 0.0, "high": 1.0, "baseline": 0.0, "better": "high", "probe": "eye"}
+        scores = {"UA": ua, "IRA": 0.5, "CRA": 0.5, "invalid": 0.5}
+        return Entry(
+            label=label, method=label, concept=concept, kind="style", suite="x",
+            scores={name: Score(value=value, **one) for name, value in scores.items()},
+        )  # fmt: skip
+
+    first = [entry("uce", name, ua) for name, ua in (("a", 0.8), ("b", 0.9), ("c", 1.0), ("d", 0.0))]
+    second = [entry("esd", name, ua) for name, ua in (("a", 0.9), ("b", 0.9), ("c", 0.8), ("e", 0.0))]
+    third = [entry("doco", name, ua) for name, ua in (("a", 0.7), ("b", 0.9))]
+    table = Leaderboard(name="x", entries=(*first, *second, *third), lines=())
+    head, _, *rows = beside(table)
+    assert head[0] == "minus `uce`"
+    assert rows[0][:3] == ["`esd`", "3", "-3.3 (-20.0 to +10.0)"]
+    assert rows[1] == ["`doco`", "2", "-5.0", "+0.0", "+0.0", "+0.0"]
