@@ -18,6 +18,7 @@ from benchmarks.metrics.accuracy import wilson
 from benchmarks.metrics.alignment import feature_distance
 from benchmarks.metrics.cost import Cost
 from benchmarks.metrics.distribution import fid, kid
+from benchmarks.metrics.perceptual import Lpips, lpips
 from benchmarks.metrics.unlearning import drift, gamma_normalised, pul, wasserstein
 from benchmarks.report import Better, Report, Score
 from benchmarks.scores import costs
@@ -124,6 +125,9 @@ def judge_gan(
         after = yield from _drawn(model, _codes(model, seeds), reader, "draw after")
         left = yield from _drawn(model, moved, reader, "draw pairs after")
     scores = of_unlearning(before, after, reader, targets) | _gamma(reader, targets, original, added, left)
+    if (perceived := lpips(model.device)) is not None:
+        bare_seeds = [seed for seed, had in zip(seeds, before.labels[:, columns].any(1), strict=True) if not had]
+        scores["LPIPS"] = yield from _lpips(model, edit, bare_seeds, perceived)
     steered = str(edit.about.get("steered_by", ""))
     own = [f"own homework: {steered} steered this edit and now scores it"] if steered == reader.name[:-9] else []
     return Report(
@@ -159,11 +163,9 @@ def of_unlearning(before: Read, after: Read, reader: Reader, targets: Sequence[s
     bare = ~reader.reference.labels[:, columns].any(1)
     scores |= _distances(before, after, reader, bare, f"data without {' or '.join(targets)}; unedited: all data")
     scores["Ret-FID"] = _to_retrained(before, after, had, reader)
-    moved = feature_distance(before.features[~had], after.features[~had])
-    half = 1.96 * float(moved.std()) / math.sqrt(max(1, len(moved)))
-    mean = float(moved.mean())
-    scores["LPIPS"] = _score(mean, len(moved), mean - half, mean + half, 0.0, "low",
-                             f"{reader.name} feature distance", "images that never showed the concept")  # fmt: skip
+    scores["LPIPS"] = _untouched(
+        feature_distance(before.features[~had], after.features[~had]), f"{reader.name} feature distance"
+    )
     for column, name in enumerate(reader.probe.attributes):
         if column in columns:
             continue
@@ -176,6 +178,26 @@ def of_unlearning(before: Read, after: Read, reader: Reader, targets: Sequence[s
             found.net.value, len(had), found.net.low, found.net.high, 0.0, "low", reader.name, note
         )
     return scores
+
+
+def _lpips(model: Gan, edit: Edit, seeds: Sequence[int], perceived: Lpips) -> Work[Score]:
+    """LPIPS itself between the images of seeds before and after."""
+    parts: list[Tensor] = []
+    for start in range(0, len(seeds), BATCH):
+        chunk = seeds[start : start + BATCH]
+        with torch.no_grad():
+            one = model.synthesis(_codes(model, chunk))
+            with edit.worn(model.network):
+                other = model.synthesis(_codes(model, chunk))
+            parts.append(perceived(one, other))
+        yield Step("LPIPS", start + len(chunk), len(seeds))
+    return _untouched(torch.cat(parts) if parts else torch.zeros(0), perceived.name)
+
+
+def _untouched(moved: Tensor, name: str) -> Score:
+    """How far images [n] that never showed the concept have moved, on average."""
+    mean, half = float(moved.mean()), 1.96 * float(moved.std()) / math.sqrt(max(1, len(moved)))
+    return _score(mean, len(moved), mean - half, mean + half, 0.0, "low", name, "images that never showed the concept")
 
 
 def _gamma(reader: Reader, targets: Sequence[str], original: Read, added: Read, left: Read) -> dict[str, Score]:

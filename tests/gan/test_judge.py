@@ -11,6 +11,7 @@ from benchmarks import faces
 from benchmarks.face_grid import draw_faces
 from benchmarks.faces import judge_gan
 from benchmarks.gan_suite import GanSuite, gan_suite
+from benchmarks.metrics.perceptual import WEIGHTS, lpips
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.methods import build
@@ -108,3 +109,19 @@ def test_what_cannot_be_judged_is_said(probed: Path) -> None:
     assert attribute("Glasses") == "eyeglasses" and attribute("facial hair") == "beard"
     with pytest.raises(BadInput, match="smile"):
         attribute("smil")
+
+
+def test_lpips_itself_is_read_where_its_networks_weights_are(
+    probed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import squeezenet1_1
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    assert lpips(torch.device("cpu")) is None
+    torch.manual_seed(0)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(squeezenet1_1().state_dict(), tmp_path / "hub" / "checkpoints" / WEIGHTS["squeeze"])
+    gan = ToyGan()
+    nothing, something = (drain(judge_gan(gan, edit(gan, size), SUITE)).scores["LPIPS"] for size in (0.0, 0.3))
+    assert nothing.value == 0.0 < something.value
+    assert something.probe == "LPIPS (squeeze)" and something.n == nothing.n < SUITE.images
