@@ -51,6 +51,9 @@ def cases() -> dict[str, list[Case]]:
     """The groups of the table, each a list of rows."""
     forms = [Case(f"adapt-unlearn, {form}", "adapt-unlearn", "eyeglasses", {"form": form}) for form in FORMS]
     forms += [Case("adapt-unlearn, EWC on positives", "adapt-unlearn", "eyeglasses", {"form": "ewc"})]
+    forms += [
+        Case("adapt-unlearn, extrapolate", "adapt-unlearn", name, {"form": "extrapolate"}) for name in ("hat", "beard")
+    ]
     words = ("eyeglasses", "smile", "beard", "eyeglasses and beard")
     return {
         "adapt": [Case("adapt-unlearn, EL2", "adapt-unlearn", name) for name in ("eyeglasses", "hat", "beard")],
