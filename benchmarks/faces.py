@@ -112,7 +112,8 @@ def judge_gan(
         "psi": 1.0, "noise": "const",
     }  # fmt: skip
     if edit is None:
-        return Report(job=job or {"model": model.name, "suite": plan.name}, about=about, scores=of_gan(before, reader))
+        return Report(job=job or {"model": model.name, "suite": plan.name}, about=about, scores=of_gan(before, reader),
+                      marks=tuple(_foreign(model)))  # fmt: skip
     columns = [reader.column(name) for name in targets]
     bare, move = _move(ws, before, columns, plan.pairs)
     original = yield from _drawn(model, bare, reader, "draw pairs")
@@ -133,9 +134,16 @@ def judge_gan(
     return Report(
         job=job or {"model": model.name, "concepts": targets, "suite": plan.name, "method": edit.about.get("method")},
         scores=scores | costs(edit, cost),
-        marks=tuple(own),
+        marks=(*own, *_foreign(model)),
         about=about | {"edit": edit.hash, "targets": targets, "erasure": dict(edit.about)},
     )
+
+
+def _foreign(model: Gan) -> list[str]:
+    """A warning where the GAN does not draw what the probe was taught."""
+    if getattr(model, "about", {}).get("world") == "pocket-faces":
+        return []
+    return [f"the probe was taught cartoon faces, and {model.name} may draw others: look at the pictures"]
 
 
 def of_gan(seen: Read, reader: Reader) -> dict[str, Score]:

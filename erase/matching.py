@@ -23,10 +23,9 @@ def students(model: Gan, part: Part, lr: float) -> Masters:
 
     synthesis: the constant and all style convolutions, without ToRGB · readers: how all layers read their styles.
     """
-    if part == "readers" and not hasattr(model, "readers"):
+    if part == "readers" and not model.readers():
         raise BadInput(f"No layer of {model.name} reads a style, so it has no readers; possible: synthesis.")
-    readers = model.readers() if part == "readers" else ()
-    affine = {f"{name}.{leaf}" for name in readers for leaf in ("weight", "bias")}
+    affine = {f"{name}.{leaf}" for name in model.readers() for leaf in ("weight", "bias")}
     names = [
         name
         for name, _ in model.network.named_parameters()

@@ -366,3 +366,5 @@ def require(model: Generator, needs: type, method: str) -> None:
     }[needs]
     if not hasattr(model, told_by):
         raise BadInput(f"{method} needs {family}, and {model.name} is not one; `studio methods` lists what fits.")
+    if needs is Generator and not model.readers():
+        raise BadInput(f"{method} rewrites layers that read codes, and {model.name} has none; a method for GANs fits.")

@@ -65,6 +65,10 @@ class SeededGan:
     def critic_gains(self) -> dict[str, float]:
         return {} if self.critic is None else gains(self.critic)
 
+    def readers(self) -> dict[str, nn.Linear]:
+        """The linear layers that read codes: none, unless a family has some."""
+        return {}
+
     def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
         """Codes of seeds that show the concept beside those of seeds that do not; rows and templates are for words."""
         scorer, present, absent = self.scorer(concept), [], []

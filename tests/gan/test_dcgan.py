@@ -13,7 +13,7 @@ from torch import nn
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.methods import build
-from erase.model import Concept, Shot
+from erase.model import Concept, Generator, Shot, require
 from erase.work import drain
 from generators import dcgan, load
 from generators.export.exporter import export
@@ -79,6 +79,8 @@ def test_what_it_lacks_is_said(file: Path, tmp_path: Path) -> None:
         drain(build("adapt-unlearn", None, {}).erase(gan, [CONCEPT], seed=0))
     with pytest.raises(BadInput, match="no readers"):
         drain(build("guide", None, {"part": "readers"}).erase(gan, [Concept(name="seed 1", kind="identity")], seed=0))
+    with pytest.raises(BadInput, match="read codes"):
+        require(gan, Generator, "uce")  # type: ignore[arg-type]  # a cached_property for a property
     with pytest.raises(BadInput, match="mark some of its seeds"):
         gan.scorer(CONCEPT)
     edit = Edit({}, {"method": "test", "concepts": [{"name": "eyeglasses"}], "base": gan.fingerprint})

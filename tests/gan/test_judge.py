@@ -111,6 +111,14 @@ def test_what_cannot_be_judged_is_said(probed: Path) -> None:
         attribute("smil")
 
 
+def test_a_gan_of_other_pictures_is_read_with_a_warning(probed: Path) -> None:
+    foreign = ToyGan()
+    foreign.about = {"name": "photographs"}
+    for asked in (None, edit(foreign, 0.1)):
+        assert any("cartoon" in mark for mark in drain(judge_gan(foreign, asked, SUITE)).marks)
+        assert not drain(judge_gan(ToyGan(), asked, SUITE)).marks
+
+
 def test_lpips_itself_is_read_where_its_networks_weights_are(
     probed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

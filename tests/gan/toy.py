@@ -61,7 +61,9 @@ class ToyGan(StyleGan):
             for conv in generator.synthesis.convs():
                 conv.noise_strength.data.fill_(0.1)
                 conv.bias.data.normal_()
-        read = Checkpoint(generator, judge if critic else None, {"name": "toy-gan", "folded": True})
+        read = Checkpoint(
+            generator, judge if critic else None, {"name": "toy-gan", "folded": True, "world": "pocket-faces"}
+        )
         super().__init__(read, "toy-gan", device=torch.device("cpu"), dtype=torch.float32)
         with torch.no_grad():
             self.usual = self.synthesis(self.mapping(self.latents(range(64)))) / 2 + 0.5
