@@ -246,9 +246,9 @@ def _held_out(
     target = (2 * walked.absent - walked.present).float()
     losses = {}
     with torch.no_grad():
-        codes = model.encode([concept.phrases[0]]).repeat(rollouts)
         for name, edit in edits.items():
             with nullcontext() if edit is None else edit.worn(model.network):
+                codes = model.encode([concept.phrases[0]]).repeat(rollouts)  # by the text encoder that was trained
                 errors = []
                 for step, t in enumerate(walked.t):
                     z = walked.z[:, step].to(model.device, model.dtype)

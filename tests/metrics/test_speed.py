@@ -11,7 +11,8 @@ import torch
 from benchmarks import published
 from benchmarks.__main__ import main
 from benchmarks.published import published_advunlearn, published_doco, published_esd
-from benchmarks.speed import Plan, counted, speed_doco, speed_esd
+from benchmarks.speed import Plan, _held_out, counted, speed_doco, speed_esd
+from erase.edit import Edit
 from erase.loan import stream
 from erase.model import Concept
 from erase.work import drain
@@ -129,6 +130,14 @@ def test_both_loops_in_one_run() -> None:
     assert result.loss["ours"] < result.loss["unedited"]
     assert result.loss["published"] < result.loss["unedited"]
     assert "10 gradient steps each, none extrapolated" in result.note
+
+
+def test_the_held_out_loss_is_that_of_the_text_encoder_worn() -> None:
+    toy = Toy()
+    name = next(name for name, _ in toy.network.named_parameters() if name.startswith("text"))
+    edit = Edit({name: torch.randn(toy.network.get_parameter(name).shape, generator=stream(0, "edit"))}, {})
+    losses = drain(_held_out(toy, GOGH, {"unedited": None, "edited": edit}, 0, rollouts=2))
+    assert losses["edited"] != losses["unedited"]
 
 
 def test_the_command_speaks_one_json_document(
