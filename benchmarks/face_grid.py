@@ -24,7 +24,7 @@ def draw_faces(model: Gan, edit: Edit, path: Path, suite: GanSuite, report: Repo
 
     Of an erased identity: its seeds above everybody else's, each with how alike the judge finds the two pictures.
     """
-    if report.about.get("seeds"):
+    if not report.about["targets"]:
         return (yield from _draw_identity(model, edit, path, suite, report))
     reader = Reader.of(suite, model.device)
     names: list[str] = list(report.about["targets"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import faces
+from benchmarks import face_grid, faces
 from benchmarks.face_grid import draw_faces
 from benchmarks.faces import judge_gan
 from benchmarks.gan_suite import GanSuite, gan_suite
@@ -95,6 +96,24 @@ def test_an_erased_identity_is_scored_beside_everybody_else(probed: Path, tmp_pa
     assert report.scores["ID"].value < 1 and report.scores["ID"].n == 65 and report.scores["ID_others"].n == 120
     path = drain(draw_faces(gan, edit, tmp_path / "grid.png", SUITE, report))
     assert path.stat().st_size > 5_000
+
+
+def test_the_picture_of_an_erased_attribute_is_about_it(
+    probed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple] = []
+
+    def grid(*given: Any, **_: Any) -> Path:
+        drawn.append(given)
+        return tmp_path
+
+    monkeypatch.setattr(face_grid, "grid", grid)
+    gan = ToyGan()
+    erased = edit(gan, 0.3)
+    drain(draw_faces(gan, erased, tmp_path / "grid.png", SUITE, drain(judge_gan(gan, erased, SUITE))))
+    ((_, _, lines, _, title),) = drawn
+    assert title.startswith("eyeglasses erased from toy-gan")
+    assert [line.heading for line in lines] == ["with it", "without"]
 
 
 def test_what_cannot_be_judged_is_said(probed: Path) -> None:
