@@ -56,7 +56,9 @@ def opened(served: Served) -> Iterator[Callable[..., Any]]:
     asked: set[str] = set()
     complaints: list[str] = []
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = started.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
 
         def open_page(address: str = "/", width: int = 1280, dark: bool = False) -> Any:
             scheme = "dark" if dark else "light"
