@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ torch.set_num_threads(1)
 def _stable_diffusion(family: Family, folder: Path) -> Denoiser:
     if not (folder / family).exists():
         toy_folder(folder / family, family)
-    return generators.load(str(folder / family), device="cpu")
+    return cast(Denoiser, generators.load(str(folder / family), device="cpu"))
 
 
 # Every method is tried on every model listed here, each made in a folder it may write to; add a line for a new adapter.
@@ -34,6 +35,12 @@ MODELS: dict[str, Callable[[Path], Denoiser]] = {
     "sd2-v": lambda folder: _stable_diffusion("sd2", folder),
     "xl": lambda folder: _stable_diffusion("xl", folder),
 }
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and tasks of whoever runs the tests are neither seen nor touched."""
+    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="session")
