@@ -7,11 +7,10 @@ seeds that no method was taught on, the point is sought where so much is kept, o
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +18,17 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.metrics.accuracy import bootstrap
 from benchmarks.metrics.cost import metered
-from benchmarks.pocket import concept
+from benchmarks.pocket import Round, erase_one
 from benchmarks.probe import identity, probe
-from benchmarks.report import put
+from benchmarks.report import put, same_job
 from benchmarks.strength import Look, Reading, gauge
 from benchmarks.suite import Suite, Target
-from erase.errors import BadInput, match
-from erase.methods import build, method_names
 from erase.model import Denoiser
 from erase.work import Step, Work
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.0)
 KEPT = 0.9  # of what the unedited model shows of neighbours and unrelated concepts
 GONE = 0.9  # of the target's pictures show something else
-
-
-@dataclass(frozen=True)
-class Side:
-    """One method of a comparison: NAME:PRESET+KNOB=VALUE+…"""
-
-    label: str
-    method: str
-    preset: str | None
-    knobs: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, text: str) -> Side:
-        """BadInput for a method that does not exist or a setting without a value."""
-        head, *settings = text.split("+")
-        name, _, preset = head.partition(":")
-        wrong = [setting for setting in settings if "=" not in setting]
-        if wrong:
-            raise BadInput(f"{wrong[0]!r} in {text!r} should read KNOB=VALUE.")
-        knobs = dict(setting.split("=", 1) for setting in settings)
-        return cls(text, match(name, method_names(), "method"), preset or None, knobs)
 
 
 def kept(reading: Reading) -> float:
@@ -89,7 +65,7 @@ class Line(BaseModel):
     @property
     def case(self) -> tuple[str, int]:
         """What all methods are compared on."""
-        return self.job["target"], self.job["seed"]
+        return self.job["concepts"][0], self.job["seed"]
 
     @property
     def points(self) -> dict[str, float]:
@@ -101,23 +77,27 @@ class Line(BaseModel):
 
 
 def measure(
-    model: Denoiser, canvas: Suite, sides: Sequence[Side], targets: Sequence[Target], seeds: Sequence[int], folder: Path
+    model: Denoiser,
+    canvas: Suite,
+    rounds: Sequence[Round],
+    targets: Sequence[Target],
+    seeds: Sequence[int],
+    folder: Path,
 ) -> Work[list[Line]]:
     """One line per target, seed and method in `folder`; those that are there, of the same job, are not made again."""
-    cases = list(itertools.product(targets, seeds, sides))
+    cases = list(itertools.product(targets, seeds, rounds))
     eyes, lines = probe("pocket-eye", str(model.device)), []
     bases: dict[Target, list[Look]] = {target: [] for target in targets}
-    for number, (target, seed, side) in enumerate(cases):
-        eraser = build(side.method, side.preset, side.knobs)
-        job = {
-            "label": side.label, "method": side.method, "knobs": eraser.model_dump(mode="json"),  # type: ignore[attr-defined]
-            "target": target.label, "kind": target.kind, "seed": seed, "suite": canvas.name,
-            "base": model.fingerprint, "probe": identity(eyes), "strengths": [0.0, *STRENGTHS],
-        }  # fmt: skip
-        path = folder / f"{side.label}-{target.label}-{seed}.json".replace(":", "-")
-        line = Line.model_validate_json(path.read_text()) if path.exists() else None
-        if line is None or line.job != json.loads(json.dumps(job)):
-            edit, cost = yield from metered(eraser.erase(model, [concept(canvas, target)], seed=seed), model.device)
+    for number, (target, seed, unseeded) in enumerate(cases):
+        round_ = replace(unseeded, seed=seed)
+        read_by = {"label": round_.label, "probe": identity(eyes), "strengths": [0.0, *STRENGTHS]}
+        job = round_.job(target, canvas, model) | read_by
+        path = folder / f"{round_.label}-{target.label}-{seed}.json"
+        if path.exists():
+            line = Line.model_validate_json(path.read_bytes())
+            same_job(path, line.job, job)
+        else:
+            edit, cost = yield from metered(erase_one(model, canvas, round_, target, job), model.device)
             read = yield from gauge(model, edit, canvas, eyes, base=bases[target])
             readings = []
             for strength in job["strengths"]:

@@ -17,7 +17,7 @@ from benchmarks.leaderboard import Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.metrics.cost import metered
 from benchmarks.report import Report
 from benchmarks.suite import Suite, Target
-from erase.errors import match
+from erase.errors import BadInput, match
 from erase.methods import build, method, method_names
 from erase.model import Concept, Generator
 from erase.work import Step, Work
@@ -34,15 +34,26 @@ class Round:
     seed: int = 0
 
     @classmethod
-    def read(cls, text: str, **options: Any) -> Round:
-        """A round from METHOD or METHOD:PRESET; BadInput for a method that does not exist."""
-        name, _, preset = text.partition(":")
-        return cls(match(name, method_names(), "method"), preset or None, **options)
+    def read(cls, text: str, settings: Sequence[str] = (), **options: Any) -> Round:
+        """A round from METHOD, METHOD:PRESET or METHOD:PRESET+KNOB=VALUE+…, and further settings KNOB=VALUE.
+
+        BadInput for a method that does not exist or a setting without a value.
+        """
+        head, *own = text.split("+")
+        name, _, preset = head.partition(":")
+        knobs = {}
+        for setting in (*settings, *own):
+            knob, sign, value = setting.partition("=")
+            if not sign:
+                raise BadInput(f"{setting!r} should read KNOB=VALUE.")
+            knobs[knob] = value
+        return cls(match(name, method_names(), "method"), preset or None, knobs, **options)
 
     @property
     def label(self) -> str:
         """What tables and folders call it."""
-        return f"{self.method}-{self.preset}" if self.preset else self.method
+        head = f"{self.method}-{self.preset}" if self.preset else self.method
+        return "+".join([head, *(f"{knob}={value}" for knob, value in (self.knobs or {}).items())])
 
     def preset_for(self, target: Target) -> str | None:
         """Its preset in the form for the target's kind, such as pocket-style, where the method has one."""
@@ -84,7 +95,7 @@ def erase_and_judge(
         hows = attacks if target in targets[:attacked] else ()
         left = [how for how in hows if report is None or not attack_of(path, report, how)]
         if report is None or left:
-            edit, cost = yield from metered(_erased(model, canvas, round_, target, job), model.device)
+            edit, cost = yield from metered(erase_one(model, canvas, round_, target, job), model.device)
             if report is None or report.about["edit"] != edit.hash:
                 report = yield from judge(model, edit, [target.label], canvas, cost=cost, job=job, batch=batch)
                 report.write(path)
@@ -128,7 +139,8 @@ def board(
     return leaderboard("pocket", entries)
 
 
-def _erased(model: Any, canvas: Suite, round_: Round, target: Target, job: Mapping[str, Any]) -> Work[Any]:
+def erase_one(model: Any, canvas: Suite, round_: Round, target: Target, job: Mapping[str, Any]) -> Work[Any]:
+    """The edit that a round's job describes."""
     eraser = build(round_.method, overrides=job["knobs"])
     keep = kept_beside(canvas, [target]) if round_.keep_others else []
     return (yield from eraser.erase(model, [concept(canvas, target)], keep, seed=round_.seed))

@@ -124,13 +124,8 @@ class Report(BaseModel):
         """The report of this very job at a path, None where there is none; BadInput when it is of another job."""
         if not path.exists():
             return None
-        report, wanted = cls.read(path), json.loads(json.dumps(job))
-        if report.job != wanted:
-            differing = next(key for key in {**wanted, **report.job} if wanted.get(key) != report.job.get(key))
-            raise BadInput(
-                f"{path} is the report of another job: {differing} was {report.job.get(differing)}, now it is "
-                f"{wanted.get(differing)}. Give another --out, or remove it."
-            )
+        report = cls.read(path)
+        same_job(path, report.job, job)
         return report
 
     def write(self, path: Path) -> None:
@@ -153,6 +148,17 @@ class Report(BaseModel):
         if self.status != "done":
             text.append(f"! {self.status}{': ' if self.message else ''}{self.message}")
         return "\n".join(text)
+
+
+def same_job(path: Path, had: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """BadInput when what lies at a path was made by another job than this one."""
+    wanted = json.loads(json.dumps(job))
+    if had != wanted:
+        differing = next(key for key in {**wanted, **had} if wanted.get(key) != had.get(key))
+        raise BadInput(
+            f"{path} is the report of another job: {differing} was {had.get(differing)}, now it is "
+            f"{wanted.get(differing)}. Give another --out, or remove it."
+        )
 
 
 def put(path: Path, text: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import equal
 from benchmarks.__main__ import main
-from benchmarks.equal import Line, Side, at, compared, gone, kept, measure, table
+from benchmarks.equal import Line, at, compared, gone, kept, measure, table
+from benchmarks.pocket import Round
 from benchmarks.strength import Reading
 from benchmarks.suite import suite
 from erase.errors import BadInput
@@ -25,7 +26,7 @@ def reading(strength: float, target: float, stays: float) -> Reading:
 def line(label: str, seed: int, *points: tuple[float, float]) -> Line:
     """An edit with these shares of the target and of the others still seen at strengths 0, 1, 2, …"""
     readings = tuple(reading(float(place), *point) for place, point in enumerate(points))
-    return Line(job={"label": label, "target": "Cats", "seed": seed}, seconds=1, readings=readings)
+    return Line(job={"label": label, "concepts": ["Cats"], "seed": seed}, seconds=1, readings=readings)
 
 
 def test_a_level_is_met_between_two_readings_in_proportion() -> None:
@@ -70,19 +71,23 @@ def test_finished_edits_are_not_made_again(toy: Denoiser, tmp_path: Path, monkey
 
     monkeypatch.setattr(equal, "gauge", gauge)
     canvas = suite("pocket-canvas")
-    work = (toy, canvas, [Side.read("uce"), Side.read("uce+push=2.0")], canvas.targets(["Cats"]), [0], tmp_path)
+    work = (toy, canvas, [Round.read("uce"), Round.read("uce+push=2.0")], canvas.targets(["Cats"]), [0], tmp_path)
     first = drain(measure(*work))
     assert asked == [0.0, *equal.STRENGTHS] * 2
     assert [one.job["knobs"]["push"] for one in first] == [1.0, 2.0]
     asked.clear()
     assert drain(measure(*work)) == first
     assert asked == []
+    path = tmp_path / "uce-Cats-0.json"
+    path.write_text(path.read_text().replace('"suite_version":', '"suite_version":9'))
+    with pytest.raises(BadInput, match="another job: suite_version was"):
+        drain(measure(*work))
     drain(measure(*work[:4], [1], tmp_path))
     assert len(asked) == 2 * (1 + len(equal.STRENGTHS))
 
 
 def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="'surgery' in 'doco:pocket\\+surgery' should read KNOB=VALUE"):
-        Side.read("doco:pocket+surgery")
+    with pytest.raises(BadInput, match="'surgery' should read KNOB=VALUE"):
+        Round.read("doco:pocket+surgery")
     assert main(["equal", "--out", str(tmp_path), "--seeds", "0,two"]) == 2
     assert "--seeds 'two' is no seed" in capsys.readouterr().err

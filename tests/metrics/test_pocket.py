@@ -105,8 +105,10 @@ def test_finished_targets_are_not_made_again(tmp_path: Path) -> None:
 def test_a_report_of_another_job_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     drain(erase_and_judge(Painter(), TINY, [Round("turn")], TARGETS[:1], out))
-    with pytest.raises(BadInput, match="another job: knobs"):
-        drain(erase_and_judge(Painter(), TINY, [Round("turn", knobs={"strength": "0.5"})], TARGETS[:1], out))
+    with pytest.raises(BadInput, match="another job: seed"):
+        drain(erase_and_judge(Painter(), TINY, [Round("turn", seed=1)], TARGETS[:1], out))
+    drain(erase_and_judge(Painter(), TINY, [Round.read("turn+strength=0.5")], TARGETS[:1], out))
+    assert sorted(path.name for path in out.iterdir()) == ["turn", "turn+strength=0.5"]
 
 
 def test_the_other_labels_can_be_kept(tmp_path: Path) -> None:
