@@ -146,15 +146,12 @@ def _many(given: argparse.Namespace) -> int:
     from erase.methods import method_names
 
     names = [match(name, method_names(), "method") for name in given.methods.split(",")]
-    wrong = [count for count in given.counts.split(",") if not count.strip().isdecimal()]
-    if wrong:
-        raise BadInput(f"--counts {given.counts} should be numbers with commas, such as 1,10,30.")
     for option in ("images", "steps"):
         if getattr(given, option) < 1:
             raise BadInput(f"--{option} {getattr(given, option)} draws nothing; give 1 or more.")
     canvas = suite(given.suite).model_copy(update={"steps": given.steps})
-    counts = [int(count) for count in given.counts.split(",")]
-    work = erase_many(_model(given), canvas, {name: {} for name in names}, counts, images=given.images, seed=given.seed)
+    counts, rounds = canvas_commands.numbers("counts", given.counts), {name: {} for name in names}
+    work = erase_many(_model(given), canvas, rounds, counts, images=given.images, seed=given.seed)
     lines = _watched(work)
     print(as_json(summary(lines)) if given.json else table(lines))
     return 0
@@ -173,11 +170,8 @@ def _gan(given: argparse.Namespace) -> int:
     from benchmarks.gan import chosen, erase_and_judge, summary, table
     from benchmarks.pocket import as_json
 
-    wrong = [seed for seed in given.seeds.split(",") if not seed.strip().isdecimal()]
-    if wrong:
-        raise BadInput(f"--seeds {given.seeds} should be numbers with commas, such as 0,1,2.")
-    rows = list(chosen(given.cases))
-    reports = _watched(erase_and_judge(_model(given), rows, [int(seed) for seed in given.seeds.split(",")], given.out))
+    rows, seeds = list(chosen(given.cases)), canvas_commands.numbers("seeds", given.seeds)
+    reports = _watched(erase_and_judge(_model(given), rows, seeds, given.out))
     found = summary(reports)
     print(as_json({"rows": found}) if given.json else table(found))
     return 0

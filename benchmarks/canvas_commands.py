@@ -56,6 +56,14 @@ def add(commands: Any) -> None:
         command.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
+def numbers(option: str, text: str) -> list[int]:
+    """The whole numbers with commas that an option was given; BadInput names what is none."""
+    for part in text.split(","):
+        if not part.strip().isdecimal():
+            raise BadInput(f"--{option} {text}: {part!r} is no whole number; give some with commas, such as 1,2,3.")
+    return [int(part) for part in text.split(",")]
+
+
 def pocket(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     """Every target, judged."""
     from benchmarks.pocket import Round, board, erase_and_judge
@@ -122,10 +130,7 @@ def equal(given: argparse.Namespace, model: Any, watch: Watch) -> str:
 
     canvas = suite(given.suite)
     rounds = [Round.read(name) for name in given.methods.split(",")]
-    wrong = [seed for seed in given.seeds.split(",") if not seed.strip().isdecimal()]
-    if wrong:
-        raise BadInput(f"--seeds {wrong[0]!r} is no seed; give numbers with commas, such as 0,1,2.")
-    seeds = [int(seed) for seed in given.seeds.split(",")]
+    seeds = numbers("seeds", given.seeds)
     lines = watch(measure(model(), canvas, rounds, canvas.targets(given.targets.split(",")), seeds, given.out))
     found = {"compared": compared(lines), "lines": [line.model_dump(mode="json") for line in lines]}
     return as_json(found) if given.json else table(lines)

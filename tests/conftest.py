@@ -8,7 +8,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -24,7 +23,7 @@ torch.set_num_threads(1)
 def _stable_diffusion(family: Family, folder: Path) -> Denoiser:
     if not (folder / family).exists():
         toy_folder(folder / family, family)
-    return cast(Denoiser, generators.load(str(folder / family), device="cpu"))
+    return generators.load(str(folder / family), device="cpu")
 
 
 # Every method is tried on every model listed here, each made in a folder it may write to; add a line for a new adapter.

@@ -14,8 +14,6 @@ Net = Literal["alex", "vgg", "squeeze"]
 WEIGHTS: dict[Net, str] = {
     "alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }  # fmt: skip
-
-
 LEAST = 64  # pixels: the networks halve their input many times
 
 

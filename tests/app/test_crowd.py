@@ -23,9 +23,8 @@ GROWTH = 150 * 2**20  # bytes
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A studio whose line is held, so that the jobs are asked for and wait."""
-    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
     queue.hold()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with serving("spawn") as made:

@@ -24,8 +24,7 @@ from tests.gan.toy import ToyGan
 
 @pytest.fixture(autouse=True)
 def studio_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own, in which nobody works on the queue."""
-    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
+    """The home of tests, in which nobody works on the queue."""
     monkeypatch.setattr(queue, "start", lambda device=None: None)
     return tmp_path / "home"
 

@@ -40,8 +40,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with serving("spawn") as made:  # a fork of a process that drives a browser may inherit a lock nobody lets go of
         yield made

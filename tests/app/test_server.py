@@ -17,9 +17,8 @@ API = "/gradio_api"
 
 
 @pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+def opened() -> Opened:
     """The page as a client meets it, with a login or without."""
-    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
     server = importlib.import_module("app.studio.server")
     return lambda login=None: testclient.TestClient(server.application(login))
 

@@ -23,10 +23,9 @@ STEPS = 10 * KILLS + 50
 
 
 @pytest.fixture(autouse=True)
-def studio_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home of its own; whoever still works in it when the test ends is stopped."""
-    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
-    yield tmp_path / "home"
+def nobody_works_on() -> Iterator[None]:
+    """Whoever still works when the test ends is stopped."""
+    yield
     for task in queue.tasks():
         queue.force(task)
 

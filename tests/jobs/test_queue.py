@@ -24,9 +24,8 @@ METRICS = (("metrics",),)  # a command that needs no model
 
 
 @pytest.fixture(autouse=True)
-def studio_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home of its own; whoever still works in it when the test ends is stopped."""
-    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
+def studio_home(tmp_path: Path) -> Iterator[Path]:
+    """The home of tests; whoever still works in it when the test ends is stopped."""
     yield tmp_path / "home"
     for task in queue.tasks():
         queue.cancel(task, wait=0.0)
