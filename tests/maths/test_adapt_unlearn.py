@@ -7,9 +7,14 @@ import torch
 from torch import Tensor
 
 from erase.adversarial import folded_adam
+from erase.edit import Edit
+from erase.feedback import marked
 from erase.loan import stream
+from erase.methods import adapt_unlearn
 from erase.methods.adapt_unlearn import AdaptUnlearn, Sums
+from erase.model import Concept
 from erase.work import drain
+from tests.compare import same_bits, weights
 from tests.gan.toy import ToyGan
 
 
@@ -99,6 +104,47 @@ def test_the_push_is_the_asked_share_of_the_adversarial_slope(gan: ToyGan) -> No
     small, large = (AdaptUnlearn(push=push, batch=4) for push in (0.25, 0.5))
     duel = small._duel(gan, lambda chosen: chosen, 10, ("test",), 0)
     assert float(large._scale(duel, sums)) == pytest.approx(2 * float(small._scale(duel, sums)), rel=1e-5)
+
+
+def test_a_part_of_the_way_is_worn(gan: ToyGan) -> None:
+    quick = AdaptUnlearn(marked=8, positives=8, models=1, adapt_steps=1, steps=2, batch=4, fisher=8, worn=1.0)
+    whole, part = (
+        drain(method.erase(gan, [Concept(name="eyeglasses", kind="attribute")])).deltas
+        for method in (quick, quick.model_copy(update={"worn": 0.25}))
+    )
+    assert any(bool(delta.any()) for delta in whole.values())
+    for name, delta in whole.items():
+        torch.testing.assert_close(part[name], 0.25 * delta, rtol=1e-6, atol=0.0)
+
+
+def test_the_least_part_after_which_the_scorer_finds_no_more_is_worn(
+    gan: ToyGan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = AdaptUnlearn(marked=8, positives=8, models=1, adapt_steps=1, steps=2, batch=4, fisher=8)
+    asked: list[float] = []
+
+    def showing(model: ToyGan, concepts: object, seeds: Tensor, edit: Edit, share: float) -> float:
+        assert len(seeds) == 8
+        asked.append(share)
+        return 1 - share
+
+    monkeypatch.setattr(adapt_unlearn, "_showing", showing)
+    for enough, share in ((0.35, 0.7), (0.5, 0.5), (0.0, 1.0)):
+        monkeypatch.setattr(adapt_unlearn, "LEFT", enough)
+        edit = drain(quick.erase(gan, [Concept(name="eyeglasses", kind="attribute")]))
+        assert edit.about["worn"] == share
+        assert asked == [each for each in adapt_unlearn.SHARES if each <= share]
+        asked.clear()
+
+
+def test_what_still_shows_is_counted_with_the_edit_on(gan: ToyGan) -> None:
+    concepts, before = [Concept(name="bright", kind="attribute")], weights(gan.network)
+    seeds = drain(marked(gan, concepts, "", yes=16, no=1, seed=0, state={})).yes
+    nothing = {name: torch.zeros_like(weight) for name, weight in gan.network.named_parameters()}
+    assert adapt_unlearn._showing(gan, concepts, seeds, Edit(nothing, {}), 1.0) == 1.0
+    dark = {name: torch.full_like(weight, -9.0) for name, weight in nothing.items() if name.endswith("torgb.bias")}
+    assert adapt_unlearn._showing(gan, concepts, seeds, Edit(dark, {}), 1.0) == 0.0
+    assert same_bits(weights(gan.network), before)
 
 
 def test_fisher_is_the_mean_square_of_single_slopes(gan: ToyGan) -> None:
