@@ -66,12 +66,13 @@ def numbers(option: str, text: str) -> list[int]:
 
 def pocket(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     """Every target, judged."""
-    from benchmarks.pocket import Round, board, erase_and_judge
+    from benchmarks.pocket import board, erase_and_judge
+    from benchmarks.retrained import round_of
     from benchmarks.suite import chosen, suite
 
     canvas = suite(given.suite)
     options = {"keep_others": given.keep_others, "seed": given.seed}
-    rounds = [Round.read(name, given.set, **options) for name in given.methods.split(",")]
+    rounds = [round_of(name, given.set, **options) for name in given.methods.split(",")]
     found = board(watch(erase_and_judge(model(), canvas, rounds, chosen(canvas, given.targets), given.out)))
     return found.model_dump_json() if given.json else found.table()
 
@@ -113,11 +114,12 @@ def pairs(given: argparse.Namespace, model: Any, watch: Watch) -> str:
 def inside(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     """Linear probes on the U-Net."""
     from benchmarks.inside import find_inside, inside_table
-    from benchmarks.pocket import Round, as_json
+    from benchmarks.pocket import as_json
+    from benchmarks.retrained import round_of
     from benchmarks.suite import suite
 
     canvas = suite(given.suite)
-    rounds = [Round.read(name, keep_others=True, seed=given.seed) for name in given.methods.split(",")]
+    rounds = [round_of(name, keep_others=True, seed=given.seed) for name in given.methods.split(",")]
     lines = watch(find_inside(model(), canvas, rounds, canvas.targets(given.targets.split(","))))
     return as_json({"lines": [vars(line) for line in lines]}) if given.json else inside_table(lines)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.metrics.accuracy import bootstrap
 from benchmarks.metrics.cost import metered
-from benchmarks.pocket import Round, erase_one
+from benchmarks.pocket import Round
 from benchmarks.probe import identity, probe
 from benchmarks.report import put, same_job
 from benchmarks.strength import Look, Reading, gauge
@@ -97,7 +97,7 @@ def measure(
             line = Line.model_validate_json(path.read_bytes())
             same_job(path, line.job, job)
         else:
-            edit, cost = yield from metered(erase_one(model, canvas, round_, target, job), model.device)
+            edit, cost = yield from metered(round_.edit(model, canvas, target), model.device)
             read = yield from gauge(model, edit, canvas, eyes, base=bases[target])
             readings = []
             for strength in job["strengths"]:

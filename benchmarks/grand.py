@@ -18,6 +18,7 @@ from benchmarks.many import order
 from benchmarks.metrics.accuracy import bootstrap
 from benchmarks.pocket import Round, attack_of, board, erase_and_judge
 from benchmarks.report import Report, Score, put
+from benchmarks.retrained import Retrained
 from benchmarks.suite import Suite, Target, suite
 from erase.errors import BadInput, match
 from erase.work import Work
@@ -27,14 +28,14 @@ FEW = 2
 ALL = 34
 # Every setting's edits of the first targets, one style and one object, are attacked with a budget that a laptop has.
 ATTACK, ATTACKED = build("unlearndiffatk", 60), 2
-# How many targets each takes, cheapest first; all other labels of the suite are kept.
+# How many targets each takes, cheapest first; all other labels of the suite are kept.  Last, what no method can beat.
 ROUNDS: Mapping[Round, int] = {
     Round(method, preset, keep_others=True): targets
     for method, preset, targets in (
         ("uce", None, ALL), ("nullspace", None, ALL), ("esd", "pocket", 6), ("ablate", "pocket", FEW),
         ("salun", "pocket", FEW), ("doco", "pocket", FEW), ("advunlearn", "pocket", FEW),
     )
-}  # fmt: skip
+} | {Retrained(): FEW}  # fmt: skip
 KEPT = Path(__file__).parent / "results" / "grand.json"
 DOCS = Path(__file__).parents[1] / "docs" / "benchmark.md"
 BEGIN, END = "<!-- grand table -->", "<!-- end of grand table -->"
@@ -65,7 +66,7 @@ def finished(folder: Path) -> Leaderboard:
     if not any(found.values()):
         raise BadInput(f"There is no report of the grand table in {folder}; leave --render out to make some.")
     attacks = {
-        report.about["edit"]: {name_of(ATTACK): attacked}
+        (report.about["edit"], report.job["concepts"][0]): {name_of(ATTACK): attacked}
         for reports in found.values()
         for path, report in reports.items()
         if (attacked := attack_of(path, report, ATTACK))

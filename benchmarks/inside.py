@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.metrics.accuracy import wilson
-from benchmarks.pocket import Round, concept, kept_beside
+from benchmarks.pocket import Round
 from benchmarks.suite import Cell, Suite, Target
 from erase.edit import Edit
 from erase.errors import BadInput
-from erase.methods import build
 from erase.model import Codes, Denoiser
 from erase.work import Step, Work
 
@@ -38,7 +37,8 @@ EACH, FOLDS, RIDGE = (
 class Found:
     """How often a linear probe is right about n held-out pictures (mean over the noise levels) and n prompts.
 
-    `recognised` is the share of the concept's prompts that the unedited model's probe still calls the concept.
+    `recognised` is the share of the concept's prompts that the unedited model's probe still calls the concept; NaN for
+    a network that did not grow out of it, whose features mean other things.
     """
 
     target: str
@@ -53,7 +53,7 @@ def find_inside(
     model: Denoiser, canvas: Suite, rounds: Sequence[Round], targets: Sequence[Target], each: int = EACH
 ) -> Work[list[Found]]:
     """The unedited model and every method, on the same pictures, prompts and noise."""
-    lines = []
+    lines, strangers = [], {round_.label for round_ in rounds if not round_.kin}
     for target in targets:
         cells = cells_beside(canvas, target, each)
         shots, is_it = [cell.shot for cell in cells], torch.tensor([target.label in (c.style, c.object) for c in cells])
@@ -61,9 +61,7 @@ def find_inside(
         edits: dict[str, Edit | None] = {"unedited": None}
         unedited = torch.empty(0)
         for round_ in rounds:
-            eraser = build(round_.method, round_.preset_for(target), round_.knobs)
-            keep = kept_beside(canvas, [target])
-            edits[round_.label] = yield from eraser.erase(model, [concept(canvas, target)], keep, seed=round_.seed)
+            edits[round_.label] = yield from round_.edit(model, canvas, target)
         for name, edit in edits.items():
             with nullcontext() if edit is None else edit.worn(model.network):
                 shown = []
@@ -75,7 +73,7 @@ def find_inside(
                 last = len(model.alphas_cumprod) - 1
                 heard = middle(model, model.noise(shots), last, [shot.prompt for shot in shots])
             unedited = heard if edit is None else unedited
-            share = recognised(unedited, heard, is_it)
+            share = math.nan if name in strangers else recognised(unedited, heard, is_it)
             lines.append(
                 Found(target.label, name, math.fsum(shown) / len(shown), told_apart(heard, is_it), share, len(shots))
             )
@@ -164,7 +162,7 @@ def inside_table(lines: Sequence[Found]) -> str:
     ]
     for line in lines:
         shares = ((line.shown, line.n), (line.asked, line.n), (line.recognised, line.n // 2))
-        told = " | ".join(f"{100 * share:.0f} ({_span(share, n)})" for share, n in shares)
+        told = " | ".join("–" if math.isnan(share) else f"{100 * share:.0f} ({_span(share, n)})" for share, n in shares)
         rows.append(f"| {line.target} | `{line.method}` | {told} | {line.n} |")
     return "\n".join(rows)
 

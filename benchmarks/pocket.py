@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.attack import AttackReport, attack
 from benchmarks.attacks import name_of
@@ -17,6 +17,7 @@ from benchmarks.leaderboard import Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.metrics.cost import metered
 from benchmarks.report import Report
 from benchmarks.suite import Suite, Target
+from erase.edit import Edit
 from erase.errors import BadInput, match
 from erase.methods import build, method, method_names
 from erase.model import Concept, Generator
@@ -32,6 +33,8 @@ class Round:
     knobs: Mapping[str, Any] | None = None
     keep_others: bool = False
     seed: int = 0
+    # Whether its network grew out of the unedited one, so that their features can be compared.
+    kin: ClassVar[bool] = True
 
     @classmethod
     def read(cls, text: str, settings: Sequence[str] = (), **options: Any) -> Round:
@@ -59,6 +62,16 @@ class Round:
         """Its preset in the form for the target's kind, such as pocket-style, where the method has one."""
         own = f"{self.preset}-{target.kind}" if self.preset else target.kind
         return own if own in method(self.method).presets else self.preset
+
+    def canvas(self, canvas: Suite, target: Target) -> Suite:
+        """The suite as this line is judged on it."""
+        return canvas
+
+    def edit(self, model: Any, canvas: Suite, target: Target) -> Work[Edit]:
+        """The erasure of a target; every other label of the suite is kept where that was asked for."""
+        eraser = build(self.method, self.preset_for(target), self.knobs)
+        keep = kept_beside(canvas, [target]) if self.keep_others else []
+        return (yield from eraser.erase(model, [concept(canvas, target)], keep, seed=self.seed))
 
     def job(self, target: Target, canvas: Suite, model: Generator) -> dict[str, Any]:
         """Everything that decides one report, resolved, as JSON values."""
@@ -95,13 +108,14 @@ def erase_and_judge(
         hows = attacks if target in targets[:attacked] else ()
         left = [how for how in hows if report is None or not attack_of(path, report, how)]
         if report is None or left:
-            edit, cost = yield from metered(erase_one(model, canvas, round_, target, job), model.device)
+            edit, cost = yield from metered(round_.edit(model, canvas, target), model.device)
+            seen = round_.canvas(canvas, target)
             if report is None or report.about["edit"] != edit.hash:
-                report = yield from judge(model, edit, [target.label], canvas, cost=cost, job=job, batch=batch)
+                report = yield from judge(model, edit, [target.label], seen, cost=cost, job=job, batch=batch)
                 report.write(path)
             for how in left:
                 place = _attack_folder(path, how)
-                work = attack(model, edit, target.label, how, suite=canvas, folder=place, beside=report)
+                work = attack(model, edit, target.label, how, suite=seen, folder=place, beside=report)
                 (yield from work).write(place / "report.json")
         reports.setdefault(round_.label, []).append(report)
         yield Step("targets", number + 1, total)
@@ -122,14 +136,14 @@ def _attack_folder(path: Path, how: Attack) -> Path:
 
 
 def board(
-    reports: Mapping[str, Sequence[Report]], attacks: Mapping[str, Mapping[str, Report]] | None = None
+    reports: Mapping[str, Sequence[Report]], attacks: Mapping[tuple[str, str], Mapping[str, Report]] | None = None
 ) -> Leaderboard:
-    """The leaderboard of the reports, as a sweep would have made it; `attacks` by edit, then by attack."""
+    """The leaderboard of the reports, as a sweep would have made it; `attacks` by edit and concept, then by attack."""
     entries = []
     for name, all_of_it in reports.items():
         for report in all_of_it:
             job, edit = report.job, report.about["edit"]
-            scores = entry_scores(report, (attacks or {}).get(edit, {}))
+            scores = entry_scores(report, (attacks or {}).get((edit, job["concepts"][0]), {}))
             entry = Entry(
                 label=name, method=job["method"], preset=job["preset"], knobs=job["knobs"], seed=job["seed"],
                 concept=job["concepts"][0], kind=job["kind"], suite=job["suite"], edit=edit,
@@ -137,13 +151,6 @@ def board(
             )  # fmt: skip
             entries.append((entry, report.rows))
     return leaderboard("pocket", entries)
-
-
-def erase_one(model: Any, canvas: Suite, round_: Round, target: Target, job: Mapping[str, Any]) -> Work[Any]:
-    """The edit that a round's job describes."""
-    eraser = build(round_.method, overrides=job["knobs"])
-    keep = kept_beside(canvas, [target]) if round_.keep_others else []
-    return (yield from eraser.erase(model, [concept(canvas, target)], keep, seed=round_.seed))
 
 
 def kept_beside(canvas: Suite, erased: Sequence[Target]) -> list[Concept]:
@@ -165,4 +172,6 @@ def as_json(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from erase.errors import match
 from generators.pocket import canvas, faces
 from generators.pocket.words import OBJECTS, THEMES
 
 CELLS = [(style, thing) for style in THEMES for thing in OBJECTS]
+
+
+def cells_without(labels: Iterable[str]) -> list[bool]:
+    """For each of the cells, whether it shows none of these themes and objects; BadInput for an unknown one."""
+    unseen = {match(label, (*THEMES, *OBJECTS), "theme or object") for label in labels}
+    return [unseen.isdisjoint(cell) for cell in CELLS]
 
 
 class Canvas(NamedTuple):

@@ -111,7 +111,9 @@ def train_unet(setting: Setting) -> None:
     if not (setting.work / "unet.state.pt").exists():  # a U-Net that goes on keeps the scale it was trained at
         kept.write_text(json.dumps(1 / latents.float().std().item()))
     scale = json.loads(kept.read_text())
+    seen = torch.tensor(data.cells_without(setting.without), device=device)
     cells = styles * len(words.OBJECTS) + objects
+    latents, cells = latents[seen[cells]], cells[seen[cells]]
     del images, vae
     codes = text_codes(setting)
     torch.manual_seed(51)

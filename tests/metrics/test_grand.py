@@ -17,6 +17,7 @@ from benchmarks.judge import judge
 from benchmarks.leaderboard import Entry, Leaderboard
 from benchmarks.pocket import Round
 from benchmarks.report import Report, Score
+from benchmarks.retrained import Retrained
 from benchmarks.suite import suite
 from erase.errors import BadInput
 from erase.methods import build
@@ -33,6 +34,9 @@ def test_the_documentation_shows_the_committed_table() -> None:
 
 def test_every_line_is_a_method_and_a_preset_that_exist() -> None:
     for round_, count in ROUNDS.items():
+        if round_ == Retrained():
+            assert {target.label for target in grand.targets(CANVAS, count)} <= set(Retrained().unseen)
+            continue
         build(round_.method, round_.preset)
         assert round_.keep_others and 1 <= count <= 34
     row = grand.targets(CANVAS, 34)

@@ -134,8 +134,10 @@ def test_edits_of_the_first_targets_are_attacked_once(tmp_path: Path, monkeypatc
     found, path = attack_of(out / "uce" / "Van_Gogh.json", first, how), places["Van_Gogh"]
     assert found is not None and found.job["edit"] == first.about["edit"] != second.about["edit"]
     assert attack_of(out / "uce" / "Van_Gogh.json", first, build("random", 3)) is None
-    entry = board({"uce": [first]}, {first.about["edit"]: {"random": found}}).entries[0]
-    assert entry.scores["ASR random"] == found.scores["ASR"]
+    edit = first.about["edit"]
+    other = second.model_copy(update={"about": second.about | {"edit": edit}})  # one edit may stand for both
+    entry, beside = board({"uce": [first, other]}, {(edit, "Van_Gogh"): {"random": found}}).entries
+    assert entry.scores["ASR random"] == found.scores["ASR"] and "ASR random" not in beside.scores
     when, text = path.stat().st_mtime_ns, path.read_text()
     reports()
     assert path.stat().st_mtime_ns == when
