@@ -40,7 +40,7 @@ from erase.work import Step, Work, with_state
 
 Weights = Mapping[str, Tensor]
 FISHER_BATCH = 8
-SHARES, LEFT = (0.5, 0.6, 0.7, 0.8, 0.9), 0.02  # of stage 2's way; of the images that showed the concept
+SHARES, LEFT = (0.5, 0.6, 0.7, 0.8, 0.9), 0.005  # of stage 2's way; of the images that showed the concept
 
 
 class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
@@ -87,7 +87,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         ge=0,
         le=1,
         description="share of stage 2's difference that is worn; 0: the least, in tenths, after which the scorer still "
-        "finds the concept in at most 2 % of images that showed it; all of it where a person's clicks are all there is",
+        "finds the concept in at most 1 of 200 images that showed it; all of it where only a person's clicks are",
     )
     backwards: float = Field(1.0, gt=0, le=10, description="of extrapolate: how far the adaptation is worn backwards")
     r1: float = Field(0.1, ge=0, le=1e12, description="strength of the critic's gradient penalty")
