@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     digits.add_argument("--steps", type=int, default=2000, help="of the GAN's own training (default: %(default)s)")
     digits.add_argument("--seed", type=int, default=0)
     digits.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    gan.add_argument("--render", action="store_true", help="run nothing: write what is there into results and docs")
     gan.add_argument("--model", default="pocket-gan", help="a GAN of faces (default: %(default)s)")
     gan.add_argument("--device", default="auto")
     gan.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -167,9 +168,12 @@ def _exports(given: argparse.Namespace) -> int:
 
 
 def _gan(given: argparse.Namespace) -> int:
-    from benchmarks.gan import chosen, erase_and_judge, summary, table
+    from benchmarks.gan import chosen, erase_and_judge, finished, summary, table, written
     from benchmarks.pocket import as_json
 
+    if given.render:
+        print(written(summary(finished(given.out))))
+        return 0
     rows, seeds = list(chosen(given.cases)), canvas_commands.numbers("seeds", given.seeds)
     reports = _watched(erase_and_judge(_model(given), rows, seeds, given.out))
     found = summary(reports)

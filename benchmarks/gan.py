@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from benchmarks.faces import judge_gan
 from benchmarks.metrics.cost import metered
-from benchmarks.report import Report
+from benchmarks.pocket import as_json
+from benchmarks.report import Report, Score, put
 from erase.about import job_mark, provenance
 from erase.edit import Edit
 from erase.errors import BadInput
@@ -23,7 +25,10 @@ from erase.work import Step, Work
 
 STAGE_ONE = ("yes", "no", "balanced", "sum.", "squares", "adapted")  # what stage 2 needs of Adapt-then-Unlearn's first
 FORMS = ("EL2", "NL2", "IL2", "extrapolate")
-SHOWN = ("PUL", "FID", "gamma_normalised", "LPIPS", "worst drift", "seconds")
+SHOWN = ("PUL", "FID", "Ret-FID", "gamma_normalised", "LPIPS", "seconds")
+KEPT = Path(__file__).parent / "results" / "gan.json"
+DOCS = Path(__file__).parents[1] / "docs" / "gans.md"
+BEGIN, END = "<!-- gan table -->", "<!-- end of gan table -->"
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,15 @@ class Case:
             "base": model.fingerprint,
         }  # fmt: skip
 
+    def file(self, seed: int) -> str:
+        """The name of the report of one seed."""
+        return f"{self.label}, {self.concept}, {seed}.json".replace(" ", "-").replace(",", "")
+
 
 def cases() -> dict[str, list[Case]]:
     """The groups of the table, each a list of rows."""
     forms = [Case(f"adapt-unlearn, {form}", "adapt-unlearn", "eyeglasses", {"form": form}) for form in FORMS]
-    forms += [Case("adapt-unlearn, EWC on positives", "adapt-unlearn", "eyeglasses", {"form": "ewc"})]
+    forms += [Case("adapt-unlearn, EWC on positives", "adapt-unlearn", "eyeglasses", preset="ewc")]
     forms += [
         Case("adapt-unlearn, extrapolate", "adapt-unlearn", name, {"form": "extrapolate"}) for name in ("hat", "beard")
     ]
@@ -73,7 +82,7 @@ def erase_and_judge(model: Gan, rows: Sequence[Case], seeds: Sequence[int], fold
     plan = [(seed, case) for seed in seeds for case in rows]
     for number, (seed, case) in enumerate(plan, 1):
         job = case.job(model, seed)
-        path = folder / f"{case.label}, {case.concept}, {seed}.json".replace(" ", "-").replace(",", "")
+        path = folder / case.file(seed)
         report = Report.kept(path, job)
         if report is None:
             edit, cost = yield from metered(_erased(model, case, seed, adapted), model.device)
@@ -107,8 +116,34 @@ def _erased(model: Gan, case: Case, seed: int, adapted: dict[tuple[str, int], di
         work.close()
 
 
+def finished(folder: Path) -> list[Report]:
+    """The reports of known cases that lie there, whatever their seed."""
+    found = [
+        Report.read(path)
+        for case in chosen("all")
+        for path in sorted(folder.glob(case.file(0).replace("-0.json", "-*.json")))
+        if path.name == case.file(int(path.stem.rpartition("-")[2]))
+    ]
+    if not found:
+        raise BadInput(f"There is no report of a case in {folder}; leave --render out to make some.")
+    return found
+
+
+def written(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Puts the rows into the committed results and the documentation; gives them as Markdown."""
+    put(KEPT, as_json(json.loads(KEPT.read_text(encoding="utf-8")) | {"rows": rows}) + "\n")
+    text = DOCS.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    found = table(rows)
+    put(DOCS, f"{before}{BEGIN}\n{found}\n{END}{rest.split(END)[1]}")
+    return found
+
+
 def summary(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """A row per label and concept: of each number its mean, its standard deviation over seeds and the base's."""
+    """A row per label and concept: of each number its mean and standard deviation over seeds, the unedited GAN's mean.
+
+    Of a single seed, the interval of its report in place of a deviation.
+    """
     groups: dict[tuple[str, str], list[Report]] = {}
     for report in reports:
         groups.setdefault((report.job["label"], report.job["concepts"][0]), []).append(report)
@@ -116,42 +151,44 @@ def summary(reports: Sequence[Report]) -> list[dict[str, Any]]:
     for (label, concept), some in groups.items():
         row: dict[str, Any] = {"label": label, "concept": concept, "seeds": [report.job["seed"] for report in some],
                                "knobs": some[0].job["knobs"]}  # fmt: skip
-        for name in SHOWN:
-            values = [_worst(report) if name == "worst drift" else report.scores[name].value for report in some]
-            spread = statistics.stdev(values) if len(values) > 1 else math.nan
-            row[name] = {"mean": statistics.fmean(values), "sd": spread}
-        row["FID of the unedited"] = statistics.fmean(report.scores["FID"].baseline for report in some)
+        drifts = [name for name in some[0].scores if name.startswith("drift.")]
+        row |= {name: _over_seeds([report.scores[name] for report in some]) for name in (*SHOWN, *drifts)}
         rows.append(row)
     return rows
 
 
-def _worst(report: Report) -> float:
-    """The largest net change of another attribute's rate, up or down."""
-    return max(abs(score.value) for name, score in report.scores.items() if name.startswith("drift."))
+def _over_seeds(scores: Sequence[Score]) -> dict[str, float]:
+    values = [score.value for score in scores]
+    spread = {"sd": statistics.stdev(values)} if len(values) > 1 else {"low": scores[0].low, "high": scores[0].high}
+    return {"mean": statistics.fmean(values), "unedited": statistics.fmean(s.baseline for s in scores), **spread}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The summary as Markdown."""
-    lines = [
-        "| method | erased | seeds | PUL % | γ̂ | FID / unedited's | LPIPS-like | worst drift, points | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """The summary as Markdown: ± is the standard deviation over seeds, brackets a single seed's 95 % interval."""
+    head = ["method", "erased", "seeds", "PUL %", "γ̂", "FID ratio", "Ret-FID, before → after", "LPIPS-like",
+            "worst drift of another attribute, points", "seconds"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
     for row in rows:
-        base = row["FID of the unedited"]
-        cells = [
+        fid, retrained = row["FID"], row["Ret-FID"]
+        ratio = {name: value / fid["unedited"] for name, value in fid.items()}
+        worst = max((name for name in row if name.startswith("drift.")), key=lambda name: abs(row[name]["mean"]))
+        lines.append([
             row["label"], row["concept"], str(len(row["seeds"])), _cell(row["PUL"], 100, 1),
-            _cell(row["gamma_normalised"], 1, 2), _cell(row["FID"], 1 / base, 2), _cell(row["LPIPS"], 1, 3),
-            _cell(row["worst drift"], 100, 1), _cell(row["seconds"], 1, 0),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            _cell(row["gamma_normalised"], 1, 2), _cell(ratio, 1, 2),
+            f"{retrained['unedited']:.0f} → {_cell(retrained, 1, 1)}", _cell(row["LPIPS"], 1, 3),
+            f"{_cell(row[worst], 100, 1, sign='+')} {worst.removeprefix('drift.').replace('_', ' ')}",
+            f"{row['seconds']['mean']:.0f}",
+        ])  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(number: Mapping[str, float], times: float, digits: int) -> str:
-    mean, spread = number["mean"] * times, number["sd"] * times
-    if math.isnan(mean):
+def _cell(number: Mapping[str, Any], times: float, digits: int, *, sign: str = "") -> str:
+    if number["mean"] is None or math.isnan(number["mean"]):  # JSON has no NaN
         return "unscored"
-    return f"{mean:.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
+    mean = number["mean"] * times
+    if "sd" in number:
+        return f"{mean:{sign}.{digits}f} ± {number['sd'] * times:.{digits}f}"
+    return f"{mean:{sign}.{digits}f} ({number['low'] * times:.{digits}f}–{number['high'] * times:.{digits}f})"
 
 
 def chosen(groups: str) -> Iterator[Case]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 
 from benchmarks import gan as benchmark
+from benchmarks.__main__ import main
 from benchmarks.faces import judge_gan
 from benchmarks.gan import Case, chosen, erase_and_judge, summary, table
 from benchmarks.gan_speed import speed_adapt_unlearn
@@ -42,8 +42,32 @@ def test_a_row_per_method_with_its_spread_over_seeds(small: None, tmp_path: Path
         drain(
             erase_and_judge(ToyGan(), [Case("EL2", "adapt-unlearn", "eyeglasses", ADAPT | {"steps": 2})], [0], tmp_path)
         )
-    assert math.isnan(summary(reports[:1])[0]["PUL"]["sd"])
+    alone = summary(reports[:1])[0]["FID"]
+    assert "sd" not in alone and alone["low"] <= alone["mean"] <= alone["high"]
     json.dumps([report.model_dump(mode="json") for report in reports], allow_nan=False)
+
+
+def test_the_documentation_shows_the_committed_table() -> None:
+    shown = benchmark.DOCS.read_text(encoding="utf-8").split(benchmark.BEGIN)[1].split(benchmark.END)[0].strip()
+    assert shown == table(json.loads(benchmark.KEPT.read_text(encoding="utf-8"))["rows"])
+
+
+def test_what_is_there_becomes_the_table(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, page = tmp_path / "gan.json", tmp_path / "gans.md"
+    monkeypatch.setattr(benchmark, "KEPT", results)
+    monkeypatch.setattr(benchmark, "DOCS", page)
+    monkeypatch.setattr(benchmark, "cases", lambda: {"forms": ROWS})
+    results.write_text('{"attacks": {"code-inversion": 1}}')
+    page.write_text(f"above\n{benchmark.BEGIN}\nold\n{benchmark.END}\nbelow\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="no report of a case"):
+        benchmark.finished(tmp_path / "reports")
+    drain(erase_and_judge(ToyGan(), ROWS, [0, 3], tmp_path / "reports"))
+    assert main(["gan", "--out", str(tmp_path / "reports"), "--render"]) == 0
+    found = page.read_text(encoding="utf-8").removeprefix(f"above\n{benchmark.BEGIN}\n")
+    assert found.startswith("| method | erased | seeds |") and found.endswith(f"\n{benchmark.END}\nbelow\n")
+    kept = json.loads(results.read_text())
+    assert kept["attacks"] == {"code-inversion": 1} and [row["seeds"] for row in kept["rows"]] == [[0, 3], [0, 3]]
+    assert table(kept["rows"]) in found
 
 
 def test_forms_that_share_stage_one_end_in_the_bits_of_their_own(small: None, tmp_path: Path) -> None:
