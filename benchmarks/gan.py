@@ -118,12 +118,8 @@ def _erased(model: Gan, case: Case, seed: int, adapted: dict[tuple[str, int], di
 
 def finished(folder: Path) -> list[Report]:
     """The reports of known cases that lie there, whatever their seed."""
-    found = [
-        Report.read(path)
-        for case in chosen("all")
-        for path in sorted(folder.glob(case.file(0).replace("-0.json", "-*.json")))
-        if path.name == case.file(int(path.stem.rpartition("-")[2]))
-    ]
+    patterns = [case.file(0).replace("-0.json", "-[0-9]*.json") for case in chosen("all")]
+    found = [Report.read(path) for pattern in patterns for path in sorted(folder.glob(pattern))]
     if not found:
         raise BadInput(f"There is no report of a case in {folder}; leave --render out to make some.")
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import torch
 
 import generators
 from benchmarks.answers import answers
-from benchmarks.inside import cells_beside, middle, recognised, told_apart
-from benchmarks.pocket import Round
+from benchmarks.inside import Found, cells_beside, inside_table, middle, recognised, told_apart
+from benchmarks.pocket import Round, as_json
 from benchmarks.suite import suite
 from benchmarks.tracks import Finer, pair_cells, pairs_table, sequences, sequences_table, shares
 from erase.edit import Edit
@@ -107,6 +109,13 @@ def test_a_linear_probe_finds_what_is_there_and_nothing_else() -> None:
     moved = noise.clone()
     moved[is_it, 7] += 6.0
     assert told_apart(moved, is_it) > 0.97 and recognised(planted, moved, is_it) < 0.3
+
+
+def test_a_stranger_is_not_asked_what_it_still_recognises() -> None:
+    lines = [Found("Cats", "uce", 0.9, 0.8, 0.25, 80), Found("Cats", "retrained", 0.9, 0.8, math.nan, 80)]
+    one, other = inside_table(lines).splitlines()[2:]
+    assert "25 (14–40) | 80" in one and other.endswith("| – | 80 |")
+    assert [line["recognised"] for line in json.loads(as_json({"lines": [*map(vars, lines)]}))["lines"]] == [0.25, None]
 
 
 def test_cells_differ_from_their_neighbours_in_the_target_alone() -> None:
