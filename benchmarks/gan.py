@@ -162,7 +162,7 @@ def _over_seeds(scores: Sequence[Score]) -> dict[str, float]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The summary as Markdown: ± is the standard deviation over seeds, brackets a single seed's 95 % interval."""
     head = ["method", "erased", "seeds", "PUL %", "γ̂", "FID ratio", "Ret-FID, before → after", "LPIPS-like",
-            "worst drift of another attribute, points", "seconds"]  # fmt: skip
+            "worst drift of another attribute, points"]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for row in rows:
         fid, retrained = row["FID"], row["Ret-FID"]
@@ -173,7 +173,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             _cell(row["gamma_normalised"], 1, 2), _cell(ratio, 1, 2),
             f"{retrained['unedited']:.0f} → {_cell(retrained, 1, 1)}", _cell(row["LPIPS"], 1, 3),
             f"{_cell(row[worst], 100, 1, sign='+')} {worst.removeprefix('drift.').replace('_', ' ')}",
-            f"{row['seconds']['mean']:.0f}",
         ])  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
