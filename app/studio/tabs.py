@@ -110,7 +110,6 @@ def look(task: gr.State, run: gr.Dropdown) -> list[Any]:
                 seeds = gr.Textbox(label="Seeds", placeholder="0:2", min_width=100)
                 draw = gr.Button("Draw", size="sm")
     strength.change(said(_at_strength), [run, strength], [pictures, over], **QUIET)
-    run.change(said(lambda name: gr.Textbox(visible=actions.family(name) == "denoiser")), run, prompt, **QUIET)
     begun = said(lambda *asked: actions.look(*asked).id)
     draw.click(begun, [run, prompt, seeds], task, **HIDDEN)
     measure.click(said(lambda name: actions.measure(name).id), run, task, **HIDDEN)
