@@ -19,9 +19,14 @@ from generators.pocket.words import OBJECTS, THEMES
 CELLS = [(style, thing) for style in THEMES for thing in OBJECTS]
 
 
+def label(text: str) -> str:
+    """The theme or object that a text spells; BadInput where there is none."""
+    return match(text, (*THEMES, *OBJECTS), "theme or object")
+
+
 def cells_without(labels: Iterable[str]) -> list[bool]:
     """For each of the cells, whether it shows none of these themes and objects; BadInput for an unknown one."""
-    unseen = {match(label, (*THEMES, *OBJECTS), "theme or object") for label in labels}
+    unseen = {label(each) for each in labels}
     return [unseen.isdisjoint(cell) for cell in CELLS]
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from erase.errors import BadInput
+from generators.pocket import data
 from generators.pocket.assemble import assemble, unpack
 from generators.pocket.loop import Setting
 from generators.pocket.retrained import keep_retrained
@@ -52,15 +54,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--per-cell", type=int, default=120, help="renders of each of the 300 cells")
-    parser.add_argument("--without", nargs="*", default=(), help="themes and objects that the U-Net never sees")
+    parser.add_argument("--without", nargs="+", type=label, default=(), help="what the U-Net never sees")
     parser.add_argument("--compile", action="store_true")
     asked = parser.parse_args()
+    if "retrained" in asked.stages and not asked.without:
+        parser.error("retrained keeps a U-Net that never saw something; name that with --without")
     asked.work.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     options = {name: value for name, value in vars(asked).items() if name not in ("stages", "device")}
     for stage in asked.stages:
         STAGES[stage](Setting(device=torch.device(asked.device), **options))
+
+
+def label(text: str) -> str:
+    try:
+        return data.label(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":
