@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.faces import judge_gan
 from benchmarks.metrics.cost import metered
 from benchmarks.pocket import as_json
-from benchmarks.report import Report, Score, put
+from benchmarks.report import Report, Score, put, put_between
 from erase.about import job_mark, provenance
 from erase.edit import Edit
 from erase.errors import BadInput
@@ -128,10 +128,8 @@ def finished(folder: Path) -> list[Report]:
 def written(rows: Sequence[Mapping[str, Any]]) -> str:
     """Puts the rows into the committed results and the documentation; gives them as Markdown."""
     put(KEPT, as_json(json.loads(KEPT.read_text(encoding="utf-8")) | {"rows": rows}) + "\n")
-    text = DOCS.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
     found = table(rows)
-    put(DOCS, f"{before}{BEGIN}\n{found}\n{END}{rest.split(END)[1]}")
+    put_between(DOCS, BEGIN, END, found)
     return found
 
 

@@ -17,7 +17,7 @@ from benchmarks.leaderboard import ACCURACIES, Leaderboard, Line
 from benchmarks.many import order
 from benchmarks.metrics.accuracy import bootstrap
 from benchmarks.pocket import Round, attack_of, board, erase_and_judge
-from benchmarks.report import Report, Score, put
+from benchmarks.report import Report, Score, put, put_between
 from benchmarks.retrained import Retrained
 from benchmarks.suite import Suite, Target, suite
 from erase.errors import BadInput, match
@@ -81,10 +81,8 @@ def written(table: Leaderboard) -> str:
     """Puts the table into its file and into the documentation; gives it as Markdown."""
     KEPT.parent.mkdir(exist_ok=True)
     put(KEPT, table.model_dump_json() + "\n")
-    text = DOCS.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
     found = markdown(table)
-    put(DOCS, f"{before}{BEGIN}\n{found}\n{END}{rest.split(END)[1]}")
+    put_between(DOCS, BEGIN, END, found)
     return found
 
 

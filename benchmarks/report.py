@@ -171,6 +171,12 @@ def put(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
+def put_between(path: Path, begin: str, end: str, text: str) -> None:
+    """Replaces what stands between two marks of a document, which stay."""
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    put(path, f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
 def _line(name: str, score: Score) -> tuple[str, ...]:
     arrow = "↑ higher" if score.better == "high" else "↓ lower"
     if score.unscored:
