@@ -63,6 +63,11 @@ class Round:
         own = f"{self.preset}-{target.kind}" if self.preset else target.kind
         return own if own in method(self.method).presets else self.preset
 
+    def resolved(self, target: Target) -> dict[str, Any]:
+        """Every knob's value for the target, as JSON values."""
+        eraser: Any = build(self.method, self.preset_for(target), self.knobs)
+        return eraser.model_dump(mode="json")
+
     def canvas(self, canvas: Suite, target: Target) -> Suite:
         """The suite as this line is judged on it."""
         return canvas
@@ -75,11 +80,9 @@ class Round:
 
     def job(self, target: Target, canvas: Suite, model: Generator) -> dict[str, Any]:
         """Everything that decides one report, resolved, as JSON values."""
-        preset = self.preset_for(target)
-        knobs = build(self.method, preset, self.knobs)
         return {
-            "model": model.name, "base": model.fingerprint, "method": self.method, "preset": preset,
-            "knobs": knobs.model_dump(mode="json"),  # type: ignore[attr-defined]
+            "model": model.name, "base": model.fingerprint, "method": self.method,
+            "preset": self.preset_for(target), "knobs": self.resolved(target),
             "concepts": [target.label], "kind": target.kind, "keep_others": self.keep_others, "seed": self.seed,
             "suite": canvas.name, "suite_version": canvas.version,
         }  # fmt: skip

@@ -15,7 +15,6 @@ from benchmarks.pocket import Round
 from benchmarks.suite import Suite, Target
 from erase.edit import Edit
 from erase.errors import BadInput, plain
-from erase.model import Generator
 from erase.work import Step, Work
 from generators.pocket.retrained import PLACE
 
@@ -40,13 +39,13 @@ class Retrained(Round):
         """The labels it was never shown."""
         return tuple(self.whole.about["without"])
 
-    def job(self, target: Target, canvas: Suite, model: Generator) -> dict[str, Any]:
-        """As a method's; its one knob is what it never saw."""
-        return {
-            "model": model.name, "base": model.fingerprint, "method": NAME, "preset": None,
-            "knobs": {"without": list(self.unseen)}, "concepts": [target.label], "kind": target.kind,
-            "keep_others": self.keep_others, "seed": self.seed, "suite": canvas.name, "suite_version": canvas.version,
-        }  # fmt: skip
+    def preset_for(self, target: Target) -> str | None:
+        """None: it is one edit, whatever the target."""
+        return None
+
+    def resolved(self, target: Target) -> dict[str, Any]:
+        """Its one knob: what it never saw."""
+        return {"without": list(self.unseen)}
 
     def canvas(self, canvas: Suite, target: Target) -> Suite:
         """The suite, its grid filled with other labels where it would show one that was not seen either."""
