@@ -82,6 +82,10 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         description="how firmly weights the critic cares for stay in stage 1 (λ)",
     )
     fisher: int = Field(32, ge=8, le=100_000, description="images from which that is learnt")
+    half_life: float = Field(
+        0.25, gt=0, le=1,
+        description="share of stage 2's steps after which the average of the weights has forgotten half",
+    )  # fmt: skip
     worn: float = Field(
         0.0,
         ge=0,
@@ -141,7 +145,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         fisher = yield from with_state(self._fisher(model, seed, state), sums.state())
         real = pictures(model, marks.yes)
         for k in range(sums.count, self.models):
-            duel = self._duel(model, real, self.adapt_steps, ("adapt", k), seed)
+            duel = self._duel(model, real, self.adapt_steps / 10, ("adapt", k), seed)
             work = tune(self.adapt_steps, partial(duel.step, more=partial(self._held, fisher)), (duel,),
                         state if k == sums.count else {})  # fmt: skip
             yield from with_state(_named(work, f"adapt {k + 1} of {self.models}"), sums.state() | fisher)
@@ -151,7 +155,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
     def _unlearn(
         self, model: Gan, marks: Marks, seed: int, state: Mapping[str, Tensor], sums: Sums, fisher: Weights
     ) -> Work[dict[str, Tensor]]:
-        duel = self._duel(model, pictures(model, marks.no), self.steps, ("unlearn",), seed)
+        duel = self._duel(model, pictures(model, marks.no), self.half_life * self.steps, ("unlearn",), seed)
         ended = sums.count == self.models and "scale" in state
         scale = state["scale"] if ended else self._scale(duel, sums) if self.form != "ewc" else torch.ones([])
         more = partial(self._held, fisher) if self.form == "ewc" else partial(self._repelled, sums, scale)
@@ -171,9 +175,9 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
                 return share
         return 1.0
 
-    def _duel(self, model: Gan, real: Any, steps: int, purpose: Sequence[str | int], seed: int) -> Duel:
+    def _duel(self, model: Gan, real: Any, half_life: float, purpose: Sequence[str | int], seed: int) -> Duel:
         return Duel(
-            model, real, lr=self.lr, batch=self.batch, half_life=max(1.0, steps / 10), r1=self.r1, path=self.path,
+            model, real, lr=self.lr, batch=self.batch, half_life=max(1.0, half_life), r1=self.r1, path=self.path,
             purpose=purpose, seed=seed,
         )  # fmt: skip
 
