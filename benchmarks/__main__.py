@@ -83,8 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="one JSON document on stdout")
     digits = commands.add_parser("digits", help="a GAN of digits made and whole classes unlearnt from it")
     digits.add_argument("--digits", default="1,4,8", help="which, with commas (default: %(default)s)")
-    digits.add_argument("--steps", type=int, default=2000, help="of the GAN's own training (default: %(default)s)")
+    digits.add_argument("--steps", type=int, default=8000, help="of the GAN's own training (default: %(default)s)")
     digits.add_argument("--seed", type=int, default=0)
+    digits.add_argument("--out", type=Path, help="folder that keeps the GAN and pictures of before and after")
     digits.add_argument("--json", action="store_true", help="one JSON document on stdout")
     gan.add_argument("--render", action="store_true", help="run nothing: write what is there into results and docs")
     gan.add_argument("--model", default="pocket-gan", help="a GAN of faces (default: %(default)s)")
@@ -190,7 +191,8 @@ def _digits(given: argparse.Namespace) -> int:
         raise BadInput(f"--digits {wrong[0]} is no digit; give some of 0 to 9 with commas.")
     if given.steps < 1:
         raise BadInput(f"--steps {given.steps} trains nothing; give 1 or more.")
-    rows = _watched(forget_digits([int(name) for name in names], steps=given.steps, seed=given.seed))
+    asked = {"steps": given.steps, "seed": given.seed, "folder": given.out}
+    rows = _watched(forget_digits([int(name) for name in names], **asked))
     print(as_json({"rows": rows}) if given.json else table(rows))
     return 0
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
+from PIL import Image
 
 from benchmarks import digits as module
 from benchmarks.digits import digits, forget_digits, reader, table
@@ -19,7 +23,7 @@ def test_digits_are_fixed_by_their_seed_and_readers_read_them() -> None:
     assert float((network(pictures)[0].argmax(1) == labels).float().mean()) > 0.9
 
 
-def test_a_class_is_unlearnt_from_a_gan_made_on_the_spot(monkeypatch) -> None:
+def test_a_class_is_unlearnt_from_a_gan_made_on_the_spot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn = digits(200, 3)
     monkeypatch.setattr(module, "digits", lambda count, seed: (drawn[0][:count], drawn[1][:count]))
     monkeypatch.setattr(module, "reader", lambda width, seed: (module.Reader(width, seed), 0.5))
@@ -27,6 +31,15 @@ def test_a_class_is_unlearnt_from_a_gan_made_on_the_spot(monkeypatch) -> None:
         module.Marker, "__call__", lambda self, images: (images.mean((1, 2, 3)) > images.mean()).float()
     )
     knobs = {"marked": 8, "positives": 16, "models": 1, "adapt_steps": 2, "steps": 2, "batch": 4, "fisher": 8}
-    rows = drain(forget_digits([1], steps=2, images=250, knobs=knobs))
+    asked = {"images": 250, "knobs": knobs, "folder": tmp_path}
+    rows = drain(forget_digits([1], steps=2, **asked))
     assert rows[0]["digit"] == 1 and rows[0]["FID"] >= 0 and 0 <= rows[0]["worst_drift"] <= 1
     assert table(rows).count("|\n|") == 2
+    with Image.open(tmp_path / "1.png") as page:
+        assert page.width > 1000
+
+    stages = {step.stage for step in forget_digits([1], steps=2, **asked)}  # the GAN lies there
+    assert "unlearn" in stages and "train" not in stages
+    work = forget_digits([1], steps=3, **asked)
+    assert next(work).stage == "train"
+    work.close()
