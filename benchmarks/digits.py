@@ -148,7 +148,7 @@ def gan_of(folder: Path | None, steps: int, seed: int, pictures: Tensor) -> Work
     """The GAN of a seed; one that was trained so already and lies in the folder is not trained again."""
     asked = {"name": "digits", "steps": steps, "seed": seed, "recipe": RECIPE}
     kept = read(folder) if folder is not None and folder.is_dir() else None
-    if kept is not None and all(kept.about.get(name) == value for name, value in asked.items()):
+    if kept is not None and kept.critic is not None and {**kept.about, **asked} == kept.about:
         return kept
     run = yield from trained(steps, seed, pictures)
     made = Checkpoint(run.average, run.critic, asked)
@@ -211,15 +211,9 @@ def draw(name: int, before: Tensor, after: Tensor, shown: Tensor, now: Tensor, p
     ]  # fmt: skip
     verdicts = [(Verdict((f"reads {int(shown[i])}",)), Verdict((f"reads {int(now[i])}",), bool(now[i] != name)))
                 for i in chosen]  # fmt: skip
-    pictures = [images[chosen] / 2 + 0.5 for images in (before, after)]
-    return grid(
-        pictures[0],
-        pictures[1],
-        lines,
-        path,
-        f"The {name} erased from a GAN of digits by adapt-unlearn",
-        verdicts=verdicts,
-    )
+    old, new = before[chosen] / 2 + 0.5, after[chosen] / 2 + 0.5
+    title = f"The {name} erased from a GAN of digits by adapt-unlearn"
+    return grid(old, new, lines, path, title, verdicts=verdicts)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
