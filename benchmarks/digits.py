@@ -27,7 +27,7 @@ from erase.methods import build
 from erase.model import Concept, Shot
 from erase.work import Step, Work
 from generators.stylegan2.adapter import StyleGan
-from generators.stylegan2.checkpoint import Checkpoint, read, write_folder
+from generators.stylegan2.checkpoint import CRITIC, Checkpoint, read, write_folder
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import Shape, StyleGenerator
 from generators.stylegan2.training import Recipe, Run, average_w
@@ -153,6 +153,7 @@ def gan_of(folder: Path | None, steps: int, seed: int, pictures: Tensor) -> Work
     run = yield from trained(steps, seed, pictures)
     made = Checkpoint(run.average, run.critic, asked)
     if folder is not None:
+        (folder / CRITIC).unlink(missing_ok=True)  # so that a stop never leaves another GAN's beside a new generator
         write_folder(made, folder)
     return made
 
