@@ -34,29 +34,29 @@ QUICK: dict[str, list[dict[str, Any]]] = {
     "esd": [{**ROLLOUTS, "iterations": 2}],
     "advunlearn": [
         {**ROLLOUTS, "iterations": 2, "warmup": 1, "attack_steps": 2, "retain": ("a boat", "a chair"), "keep_batch": 2,
-         "radius": 0.05},
+         "radius": 5e-4},
         {**ROLLOUTS, "iterations": 3, "warmup": 0, "attack_steps": 2, "retain": False, "init": "latest",
-         "train": "text", "update": "pgd", "radius": 0.1, "place": "mixed", "restarts": 2, "refresh": 2},
+         "train": "text", "update": "pgd", "radius": 1.5e-3, "place": "mixed", "restarts": 2, "refresh": 2},
     ],
     "nullspace": [{}],
     "text-unlearn": [
         {"pool": 32, "steps": 3, "batch": 6, "agreement": -1},
         {"pool": 32, "steps": 2, "batch": 6, "agreement": -1, "editor": "mapper", "mapper_steps": 2},
     ],
-    "feature-unlearn": [{"marked": 32, "steps": 3, "batch": 4}],
-    "guide": [{"seeds": "3, 5", "steps": 3, "batch": 8}],
+    "feature-unlearn": [{"marked": 32, "steps": 3, "batch": 5}],
+    "guide": [{"seeds": "3, 5", "steps": 3, "batch": 9}],
     "adapt-unlearn": [
-        {"marked": 8, "positives": 8, "models": 2, "adapt_steps": 1, "steps": 2, "batch": 2, "fisher": 8},
-        {"marked": 8, "positives": 8, "models": 1, "adapt_steps": 2, "steps": 2, "batch": 2, "fisher": 8,
+        {"marked": 8, "positives": 8, "models": 2, "adapt_steps": 1, "steps": 2, "batch": 4, "fisher": 8},
+        {"marked": 8, "positives": 8, "models": 1, "adapt_steps": 2, "steps": 9, "batch": 4, "fisher": 8,
          "form": "ewc", "worn": 0.5},
     ],
 }  # fmt: skip
 # Of a second set only these are turned; of the first all.
 TURNED = {
     "doco": ("surgery", "sees", "optimiser", "strength"),
-    "advunlearn": ("radius", "place", "restarts", "init", "refresh", "train", "draws"),
+    "advunlearn": ("radius", "place", "restarts", "init", "refresh", "draws"),
     "text-unlearn": ("mapper_steps", "lr"),
-    "adapt-unlearn": ("ewc", "fisher", "worn", "half_life", "form"),
+    "adapt-unlearn": ("ewc", "fisher", "worn", "half_life", "backwards", "alpha", "push", "r1", "path"),
 }
 CASES = [(name, number) for name in method_names() for number in range(len(QUICK.get(name, [{}])))]
 OF_DIFFUSION = [(name, number) for name, number in CASES if method(name).needs is not Gan]

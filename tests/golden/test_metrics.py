@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +19,12 @@ from benchmarks.faces import judge_gan
 from benchmarks.interference import interference
 from benchmarks.judge import judge
 from benchmarks.leaderboard import Entry, harmonic, leaderboard, over_targets
-from benchmarks.metrics.accuracy import PRESETS, Row, Rules, accuracies, bootstrap, label_accuracy, wilson
+from benchmarks.metrics.accuracy import PRESETS, Accuracies, Row, Rules, accuracies, bootstrap, label_accuracy, wilson
 from benchmarks.metrics.alignment import clip, feature_distance, resized
 from benchmarks.metrics.distribution import fid, kid
 from benchmarks.metrics.perceptual import WEIGHTS, lpips
-from benchmarks.metrics.unlearning import drift, gamma_normalised, pul, wasserstein
-from benchmarks.probe import probe
+from benchmarks.metrics.unlearning import Drift, drift, gamma_normalised, pul, wasserstein
+from benchmarks.probe import Seen, probe
 from benchmarks.report import Report
 from benchmarks.scores import Sitting
 from benchmarks.strength import Reading, search
@@ -77,6 +79,27 @@ def scored(report: Report) -> dict[str, object]:
     }  # fmt: skip
 
 
+def numbers(found: Any) -> Any:
+    """A value with its interval, whatever its type is called; of several values by name each."""
+    if isinstance(found, Mapping):
+        return {name: numbers(part) for name, part in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [numbers(part) for part in found]
+    if isinstance(found, Accuracies):
+        return {"UA": numbers(found.UA), "IRA": numbers(found.IRA), "CRA": numbers(found.CRA)}
+    if isinstance(found, Drift):
+        return [numbers(found.net), found.churn, found.before, found.after]
+    if not hasattr(found, "low"):
+        return found
+    more = {name: getattr(found, name) for name in ("n", "parts") if hasattr(found, name)}
+    return {"value": found.value, "interval": [found.low, found.high], **more}
+
+
+def seen(found: Seen) -> Any:
+    """What a probe sees: shares of styles, of objects, features."""
+    return [found.style_prob, found.object_prob, found.features]
+
+
 def test_accuracies_under_every_reading() -> None:
     targets = [Target("style", "Rust"), Target("object", "Cats")]
     readings: dict[str, Rules] = {**PRESETS, "with photo": replace(PRESETS["pocket"], ira_themes="with photo")}
@@ -90,8 +113,8 @@ def test_accuracies_under_every_reading() -> None:
     }  # fmt: skip
     many = [*(Target("style", label) for label in STYLES if label != PHOTO), *(Target("object", x) for x in OBJECTS)]
     check("metrics/accuracies", {
-        "readings": readings, "found": found, "many": accuracies(rows(), many, photo=PHOTO),
-        "labels": [label_accuracy(rows(), "style"), label_accuracy(rows(), "object")],
+        "readings": readings, "found": numbers(found), "many": numbers(accuracies(rows(), many, photo=PHOTO)),
+        "labels": numbers([label_accuracy(rows(), "style"), label_accuracy(rows(), "object")]),
     })  # fmt: skip
 
 
@@ -111,18 +134,18 @@ def test_distances_of_features() -> None:
         "kid, small subsets": kid(one, other, subsets=7, size=10, seed=3), "kid of three": kid(one[:3], other[:3]),
         "features": feature_distance(one, other), "features of the same": float(feature_distance(one, one).sum()),
     }  # fmt: skip
-    check("metrics/distances", found)
+    check("metrics/distances", numbers(found))
 
 
 def test_numbers_of_unlearnt_gans() -> None:
     before, after = normal(200) > 0, normal(200, seed=1) > 0.7
-    check("metrics/unlearning", {
+    check("metrics/unlearning", numbers({
         "pul": pul(before, after), "pul of few": pul(before[:60] & (normal(60) > 2), after[:60]),
         "pul upwards": pul(after, before), "drift": drift(before, after), "no drift": drift(before, before),
         "wasserstein": [wasserstein(normal(30), normal(30, seed=2)), wasserstein(normal(30), normal(7, seed=2) + 1)],
         "gamma": [gamma_normalised(normal(9) + 2, normal(9, seed=1) + 1, normal(9, seed=2)),
                   gamma_normalised(normal(9), normal(9), normal(9))],
-    })  # fmt: skip
+    }))  # fmt: skip
 
 
 def test_what_is_lost_to_each_other() -> None:
@@ -185,8 +208,8 @@ def test_clip_and_bundled_probes() -> None:
     zero = ZeroShot(towers, suite("pocket-canvas"))
     check("metrics/probes", {
         "clip": [towers.sha256, towers.scale, towers.cosines(some, ["a cat", "a dog", "a cat"])],
-        "zero shot": [zero.sha256, zero.name, zero.styles, zero.objects, zero(some)],
-        "probes": {name: [one.name, one.sha256, one.version, one.styles, one.objects, one(some)]
+        "zero shot": [zero.sha256, zero.name, zero.styles, zero.objects, seen(zero(some))],
+        "probes": {name: [one.name, one.sha256, one.version, one.styles, one.objects, seen(one(some))]
                    for name, one in eyes.items()},
     })  # fmt: skip
 
@@ -223,7 +246,7 @@ def test_the_judge_of_gans(tmp_path: Path) -> None:
     shapes = {name: weight.shape for name, weight in gan.network.named_parameters() if "conv" in name}
     deltas = {name: 0.3 * torch.randn(shape, generator=stream(0, name)) for name, shape in shapes.items()}
     about = {"method": "test", "concepts": [{"name": "eyeglasses"}], "steered_by": "face-eye"}
-    person = {"method": "guide", "concepts": [Concept(name="seed 150", kind="identity").model_dump()]}
+    person = {"method": "guide", "concepts": [Concept(name="seed 150", kind="identity").model_dump()], "seeds": [150]}
     found = {
         "model": drain(judge_gan(gan, suite=plan)),
         "attribute": drain(judge_gan(gan, Edit(deltas, about), plan)),

@@ -1,4 +1,4 @@
-"""Every knob of a method or an attack turned once, so that none can be lost unnoticed."""
+"""Every knob of a method or an attack turned, numbers together, so that none can be lost unnoticed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ OTHER_LISTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def turned(kind: type, base: Mapping[str, Any], only: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The base knobs, then the base with one knob at another value, each with a name; every choice has its turn."""
+def turned(kind: type, base: Mapping[str, Any], only: Collection[str] | None = None) -> Iterator[tuple[str, dict]]:
+    """The base knobs, then the base with every other choice, then with all whole numbers, and all others, changed."""
     yield "base", dict(base)
-    for knob in knobs(kind):
-        if only is None or knob.name in only:
-            now = base.get(knob.name, knob.default)
-            for value in _others(knob, now):
-                yield f"{knob.name}={value}", {**base, knob.name: value}
+    listed = [knob for knob in knobs(kind) if only is None or knob.name in only]
+    for knob in listed:
+        for value in _others(knob, base.get(knob.name, knob.default)):
+            yield f"{knob.name}={value}", {**base, knob.name: value}
+    for type in ("int", "float"):
+        values = {knob.name: _another(knob, base.get(knob.name, knob.default)) for knob in listed if knob.type == type}
+        if values:
+            yield ", ".join(f"{name}={value}" for name, value in values.items()), {**base, **values}
 
 
 def _others(knob: Knob, now: Any) -> list[Any]:
@@ -28,17 +31,13 @@ def _others(knob: Knob, now: Any) -> list[Any]:
         return [choice for choice in knob.choices if choice != now]
     if knob.type == "bool":
         return [not now]
-    if knob.type in ("int", "float"):
-        return [_another(knob, now)]
     other = [OTHER_LISTS[knob.name]] if knob.name in OTHER_LISTS else []
     return [value for value in ([not now, *other] if isinstance(now, bool) else other) if value != now]
 
 
 def _another(knob: Knob, now: float | None) -> float:
-    """A value nearby: one more, or half as much again (of a zero a half), or less where more is out of bounds."""
+    """A value nearby: one more, or half as much again (of a zero a half); where that is out of bounds, between them."""
     low, high = knob.bounds
-    if knob.type == "int":
-        more = 1 + int(now or low or 0)
-        return more if high is None or more <= high else more - 2
-    more = 1.5 * now if now else 0.5
-    return more if high is None or more <= high else (low or 0.0) / 2 + (now or 0.0) / 2
+    more = 1 + int(now or low or 0) if knob.type == "int" else 1.5 * now if now else 0.5
+    inside = (low is None or more >= low) and (high is None or more <= high)
+    return more if inside else round(((low or 0.0) + (high or 0.0)) / 2 + 0.01, 6)
