@@ -143,7 +143,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", attack_names())
-def test_every_knob_of_an_attack(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_knob_of_an_attack(name: str) -> None:
     kind, base = attack_class(name), QUICK[name]
     full = {said: tried(name, knobs) for said, knobs in turned(kind, base)}
     full["seed=1"] = tried(name, base, seed=1)
@@ -193,7 +193,9 @@ def test_rows_to_attack_and_their_digest(tmp_path: Path) -> None:
         "csv": file_rows(tmp_path / "p.csv"),
         "txt": file_rows(tmp_path / "p.txt"),
     }
-    told = {name: [[row.case, row.prompt, row.seed, row.guidance, row.key] for row in some] for name, some in found.items()}
+    told = {
+        name: [[row.case, row.prompt, row.seed, row.guidance, row.key] for row in some] for name, some in found.items()
+    }
     check("attacks/rows", {name: [digest(found[name]), lines] for name, lines in told.items()})
 
 
