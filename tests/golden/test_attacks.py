@@ -145,9 +145,10 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", attack_names())
 def test_every_knob_of_an_attack(name: str) -> None:
     kind, base = attack_class(name), QUICK[name]
-    full = {said: tried(name, knobs) for said, knobs in turned(kind, base)}
+    whole = tried(name, base, 3)
+    full = {said: tried(name, knobs) for said, knobs in turned(kind, base) if said != "base"}
     full["seed=1"] = tried(name, base, seed=1)
-    check(f"attacks/{name}", {"rows": tried(name, base, 3), "turned": {k: in_short(v) for k, v in full.items()}})
+    check(f"attacks/{name}", {"rows": whole, "turned": {said: in_short(each) for said, each in full.items()}})
 
 
 @pytest.mark.parametrize("name", attack_names())

@@ -49,7 +49,7 @@ def tensors(path: Path) -> dict[str, Any]:
     """A safetensors file: its metadata, and its tensors in short."""
     with safe_open(path, framework="pt") as file:
         held = {name: file.get_tensor(name) for name in file.keys()}
-        metadata = {key: value for key, value in sorted((file.metadata() or {}).items())}
+        metadata = dict(sorted((file.metadata() or {}).items()))
     keys = {key: value if len(value) < 30 and not key.endswith("hash") and key not in TIMED else "a text"
             for key, value in metadata.items()}  # fmt: skip
     return {"metadata": keys, "tensors": listed(held)}

@@ -43,7 +43,7 @@ QUICK: dict[str, list[dict[str, Any]]] = {
         {"pool": 32, "steps": 2, "batch": 6, "agreement": -1, "editor": "mapper", "mapper_steps": 2},
     ],
     "feature-unlearn": [{"marked": 32, "steps": 3, "batch": 5}],
-    "guide": [{"seeds": "3, 5", "steps": 3, "batch": 9}],
+    "guide": [{"seeds": "3, 5", "steps": 2, "batch": 9}],
     "adapt-unlearn": [
         {"marked": 8, "positives": 8, "models": 2, "adapt_steps": 1, "steps": 2, "batch": 4, "fisher": 8},
         {"marked": 8, "positives": 8, "models": 1, "adapt_steps": 2, "steps": 9, "batch": 4, "fisher": 8,
@@ -74,7 +74,7 @@ def erased(
 
 
 def told(name: str, knobs: dict[str, Any], model: Any, seed: int = 0) -> Any:
-    """An edit in full: every delta, what it says of itself, the losses of every Step; `refused` where the knobs do not go together."""
+    """An edit in full: deltas, what it says, losses of every Step; `refused` where knobs do not fit together."""
     gan = isinstance(model, ToyGan)
     concepts, keep = (GAN_CONCEPTS, GAN_KEEP) if gan else (CONCEPTS, KEEP)
     try:

@@ -131,8 +131,8 @@ def test_what_the_pages_buttons_type(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(task: Any) -> Any:
         where = str(home.home())
         words = [[word.replace(where, "HOME") for word in command] for command in task.commands]
-        return {"kind": task.kind, "run": str(task.run).replace(where, "HOME"), "commands": words, "device": task.device,
-                "files": sorted(path.name for path in task.folder.iterdir())}  # fmt: skip
+        run, files = str(task.run).replace(where, "HOME"), sorted(path.name for path in task.folder.iterdir())
+        return {"kind": task.kind, "run": run, "commands": words, "device": task.device, "files": files}
 
     tasks = {
         "plain": actions.erase("pocket-sd", "Cats"),

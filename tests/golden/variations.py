@@ -32,7 +32,7 @@ def _others(knob: Knob, now: Any) -> list[Any]:
         return [choice for choice in knob.choices if choice != now]
     if knob.type == "bool":
         return [not now]
-    other = [OTHER_LISTS[knob.name]] if "list" in knob.type else []
+    other = [OTHER_LISTS[knob.name]] if "list" in knob.type and knob.name in OTHER_LISTS else []
     return [value for value in ([not now, *other] if isinstance(now, bool) else other) if value != now]
 
 
