@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from erase.concept import Concept, Kind
 from erase.errors import match, nearest, plain
 from erase.methods.guide import names_seeds
-from erase.model import Concept, Kind
-from generators.pocket import words
-from generators.pocket.face_words import attribute
+from generators.pocket.canvas import words
+from generators.pocket.faces.words import attribute
 
 
 def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | None = None) -> tuple[Concept, ...]:

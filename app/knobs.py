@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from erase.errors import BadInput
-from erase.methods import Knob, knobs, method
+from erase.methods.registry import Knob, knobs, method
 
 NEEDS = {"denoiser": "a diffusion model", "gan": "a GAN", "generator": "any model"}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import generators
-from app.runs import Run, is_run, open_run
+from app.runs.run import Run, is_run, open_run
 from erase.edit import Edit
 from erase.errors import BadInput, plain
-from generators.checkpoints import edits
+from generators.checkpoints import text_encoder_edit
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def source(name: str) -> Source:
     for bundled in generators.BUNDLED:
         if plain(bundled) == plain(name):
             return Source(bundled, None)
-    if (place := edits.place(Path(name))) is not None:
-        worn = edits.read(place)
-        return Source(edits.base(worn, place), None, worn)
+    if (place := text_encoder_edit.place(Path(name))) is not None:
+        worn = text_encoder_edit.read(place)
+        return Source(text_encoder_edit.base(worn, place), None, worn)
     return Source(str(Path(name).resolve()) if Path(name).exists() else name, None)
 
 

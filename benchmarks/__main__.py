@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import canvas_commands
+from benchmarks.studies import canvas_commands
 from erase.errors import BadInput, disk_full, match
 from erase.work import Step, Work, drain
 
@@ -98,11 +98,11 @@ def _speed(given: argparse.Namespace) -> int:
     # Imported late: help and mistakes in the arguments should not wait for torch.
     from pydantic import ValidationError
 
-    from benchmarks.attack_speed import speed_unlearndiffatk
-    from benchmarks.gan_speed import speed_adapt_unlearn
-    from benchmarks.judge_speed import speed_judge
-    from benchmarks.pocket import as_json
-    from benchmarks.speed import Plan, speed_advunlearn, speed_doco, speed_esd
+    from benchmarks.speed.attack import speed_unlearndiffatk
+    from benchmarks.speed.gan import speed_adapt_unlearn
+    from benchmarks.speed.judge import speed_judge
+    from benchmarks.speed.methods import Plan, speed_advunlearn, speed_doco, speed_esd
+    from benchmarks.studies.common import as_json
 
     known = {
         "esd": speed_esd, "advunlearn": speed_advunlearn, "doco": speed_doco, "unlearndiffatk": speed_unlearndiffatk,
@@ -142,10 +142,10 @@ def _on_canvas(given: argparse.Namespace) -> int:
 
 
 def _many(given: argparse.Namespace) -> int:
-    from benchmarks.many import erase_many, summary, table
-    from benchmarks.pocket import as_json
-    from benchmarks.suite import suite
-    from erase.methods import method_names
+    from benchmarks.studies.common import as_json
+    from benchmarks.studies.many_concepts import erase_many, summary, table
+    from benchmarks.suites.suite import suite
+    from erase.methods.registry import method_names
 
     names = [match(name, method_names(), "method") for name in given.methods.split(",")]
     for option in ("images", "steps"):
@@ -160,8 +160,8 @@ def _many(given: argparse.Namespace) -> int:
 
 
 def _exports(given: argparse.Namespace) -> int:
-    from benchmarks.exports import exports, table
-    from benchmarks.pocket import as_json
+    from benchmarks.studies.common import as_json
+    from benchmarks.studies.exports import exports, table
 
     found = _watched(exports(_model(given), given.concept, given.kind, seed=given.seed))
     print(as_json(found.model_dump(mode="json")) if given.json else table(found))
@@ -169,8 +169,8 @@ def _exports(given: argparse.Namespace) -> int:
 
 
 def _gan(given: argparse.Namespace) -> int:
-    from benchmarks.gan import chosen, erase_and_judge, finished, summary, table, written
-    from benchmarks.pocket import as_json
+    from benchmarks.studies.common import as_json
+    from benchmarks.studies.gan import chosen, erase_and_judge, finished, summary, table, written
 
     if given.render:
         print(written(summary(finished(given.out))))
@@ -183,8 +183,8 @@ def _gan(given: argparse.Namespace) -> int:
 
 
 def _digits(given: argparse.Namespace) -> int:
-    from benchmarks.digits import forget_digits, table
-    from benchmarks.pocket import as_json
+    from benchmarks.studies.common import as_json
+    from benchmarks.studies.digits import forget_digits, table
 
     names = given.digits.split(",")
     if wrong := [name for name in names if not (name.isdecimal() and len(name) == 1)]:
@@ -198,8 +198,8 @@ def _digits(given: argparse.Namespace) -> int:
 
 
 def _transfer(given: argparse.Namespace) -> int:
-    from benchmarks.suite import suite
-    from benchmarks.transfer import Vgg, transfer
+    from benchmarks.studies.transfer import Vgg, transfer
+    from benchmarks.suites.suite import suite
 
     eyes = Vgg(given.vgg, device=given.device)
     found = _watched(transfer(given.data, given.results, suite(given.suite), given.erased, eyes))
@@ -208,7 +208,7 @@ def _transfer(given: argparse.Namespace) -> int:
 
 
 def _model(given: argparse.Namespace) -> Any:
-    from generators import load
+    from generators.loading import load
 
     return load(given.model, device=given.device)
 

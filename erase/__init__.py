@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from erase.concept import Concept as Concept
     from erase.edit import Edit as Edit
     from erase.errors import BadInput as BadInput
-    from erase.methods import build as build
-    from erase.methods import method_names as method_names
-    from erase.model import Concept as Concept
+    from erase.methods.registry import build as build
+    from erase.methods.registry import method_names as method_names
     from erase.model import Shot as Shot
     from erase.work import Step as Step
     from erase.work import drain as drain
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 # Resolved on first use, so that a command line that only prints help does not wait for torch.
 _HOME = {
     "BadInput": "errors",
-    "Concept": "model",
+    "Concept": "concept",
     "Edit": "edit",
     "Shot": "model",
     "Step": "work",
-    "build": "methods",
+    "build": "methods.registry",
     "drain": "work",
-    "method_names": "methods",
+    "method_names": "methods.registry",
 }
 __all__ = ["BadInput", "Concept", "Edit", "Shot", "Step", "build", "drain", "method_names"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from erase.errors import BadInput
 from generators.stylegan2.adapter import SeededGan
-from generators.stylegan2.pickles import network_tensors, read_pt
+from generators.stylegan2.io.pickles import network_tensors, read_pt
 
 PACKAGE, WEIGHTS = "gan_face_generate", "weights.tar"
 KERNEL = 4

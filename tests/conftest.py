@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import generators
-from erase.model import Concept, Denoiser
-from tests.formats.toys import Family, toy_folder
-from tests.toy import Toy
+from erase.concept import Concept
+from erase.model import Denoiser
+from tests.toys.denoiser import Toy
+from tests.toys.pipelines import Family, toy_folder
 
 torch.set_num_threads(1)
 

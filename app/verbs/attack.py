@@ -10,19 +10,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import follow
 from app.files import make, write_text
 from app.knobs import given_knobs
 from app.models import Source, load, loading, source
-from app.progress import follow
-from benchmarks.attack import AttackReport
-from benchmarks.attack import attack as attacked
-from benchmarks.attacks import build, name_of
-from benchmarks.every_attack import ON_GANS, every_attack
-from benchmarks.hunt import Attack
-from benchmarks.prompts import file_rows
+from benchmarks.attacks.engine import Attack
+from benchmarks.attacks.every_attack import ON_GANS, every_attack
+from benchmarks.attacks.registry import build, name_of
+from benchmarks.attacks.run import AttackReport
+from benchmarks.attacks.run import attack as attacked
 from benchmarks.report import Report
-from benchmarks.suite import suite
+from benchmarks.suites.prompts import file_rows
+from benchmarks.suites.suite import suite
 from erase.errors import BadInput, match
 from erase.model import Denoiser, require
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import follow
 from app.files import make, write_text
 from app.knobs import given_knobs
 from app.models import load, loading, source
-from app.progress import follow
-from benchmarks.faces import GAN_SUITE
-from benchmarks.gan_attack import attack_gan as attacked
-from benchmarks.gan_attack import build
-from benchmarks.gan_suite import gan_suite, gan_suite_names
+from benchmarks.attacks.gan.run import attack_gan as attacked
+from benchmarks.attacks.gan.run import build
+from benchmarks.judging.judge_gan import GAN_SUITE
 from benchmarks.report import Report
+from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
 from erase.errors import BadInput, plain
 from erase.model import Gan, require
 

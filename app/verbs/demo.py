@@ -7,18 +7,18 @@ import sys
 import time
 from pathlib import Path
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import duration, follow
 from app.concepts import concepts
-from app.erasing import occupied, prepare
 from app.files import size
-from app.jobs import Job
 from app.models import load, loading
-from app.progress import duration, follow
+from app.runs.erase import occupied, prepare
+from app.runs.job import Job
 from app.verbs.erase import work_on
 from app.verbs.judge import RUN_SUITE, judge_run
-from benchmarks.suite import suite
-from erase.methods import build
-from generators.export.exporter import export
+from benchmarks.suites.suite import suite
+from erase.methods.registry import build
+from generators.export.export import export
 
 MODEL, CONCEPT, KEEP = "pocket-sd", "Van_Gogh", ("Watercolor", "Crayon", "Sketch", "Cartoon")
 METHOD, PRESET = "uce", "style"

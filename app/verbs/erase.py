@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import duration, follow
 from app.concepts import concepts
-from app.erasing import SAVE_EVERY, erase_in, occupied, prepare
 from app.files import size
-from app.jobs import Job
 from app.knobs import given_knobs
 from app.models import Loading, load, loading, source
-from app.progress import duration, follow
-from app.runs import Run, open_run
-from erase.about import agreed
+from app.runs.erase import SAVE_EVERY, erase_in, occupied, prepare
+from app.runs.job import Job
+from app.runs.run import Run, open_run
 from erase.edit import Edit
 from erase.errors import BadInput, match
-from erase.methods import build, method_names
+from erase.methods.registry import build, method_names
 from erase.model import Generator
+from erase.provenance import agreed
 
 
 def erase(args: argparse.Namespace) -> Answer:

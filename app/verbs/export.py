@@ -7,18 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.answer import Answer, table
+from app.cli.answer import Answer, table
+from app.cli.progress import follow
 from app.files import size
 from app.models import load, loading, source
-from app.progress import follow
-from app.runs import open_run
+from app.runs.run import open_run
 from erase.edit import Edit
 from erase.errors import BadInput, match
-from generators import BUNDLED
+from generators.assets import BUNDLED
 from generators.export.card import approximation
-from generators.export.exporter import Exported, asked_of
-from generators.export.exporter import export as exporting
-from generators.export.form import FORMS, Asked, form, refusal
+from generators.export.export import Exported, asked_of
+from generators.export.export import export as exporting
+from generators.export.format import FORMS, Asked, form, refusal
 
 
 def export(args: argparse.Namespace) -> Answer:

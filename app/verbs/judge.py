@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import follow
 from app.files import write_text
 from app.models import Source, load, loading, source
-from app.progress import follow
-from app.runs import Run
-from benchmarks.face_grid import draw_faces
-from benchmarks.faces import judge_gan
-from benchmarks.gallery import draw_grid
-from benchmarks.gan_suite import GanSuite, gan_suite, gan_suite_names
-from benchmarks.judge import judge as judged
+from app.runs.run import Run
+from benchmarks.judging.distributed import team
+from benchmarks.judging.judge import judge as judged
+from benchmarks.judging.judge_gan import judge_gan
 from benchmarks.metrics.cost import Cost
+from benchmarks.pages.face_grid import draw_faces
+from benchmarks.pages.gallery import draw_grid
 from benchmarks.report import Report
-from benchmarks.suite import Suite, suite
-from benchmarks.team import team
+from benchmarks.suites.gan_suite import GanSuite, gan_suite, gan_suite_names
+from benchmarks.suites.suite import Suite, suite
 from erase.edit import Edit
 from erase.errors import BadInput, plain
 from erase.model import Denoiser, Gan

@@ -6,12 +6,12 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import follow
 from app.files import room, write_json
-from app.home import latent_picture
 from app.models import load, loading, source
-from app.pictures import save_picture
-from app.progress import follow
+from app.queue.paths import latent_picture
+from app.runs.pictures import save_picture
 from app.verbs.sample import read_seeds
 from erase.model import Gan, Shot, require
 

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.answer import Answer, table
-from app.erasing import prepare, stacked
+from app.cli.answer import Answer, table
 from app.files import room
-from app.jobs import Job
 from app.models import load
-from app.runs import Run, create, open_run
+from app.runs.erase import prepare, stacked
+from app.runs.job import Job
+from app.runs.run import Run, create, open_run
 from app.verbs.erase import as_begun, work_on
+from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput, nearest, plain
-from erase.methods import method
-from erase.model import Concept
+from erase.methods.registry import method
 
 SHORTEST_HASH = 6  # digits of a hash that are taken for one
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.answer import Answer, table
+from app.cli.answer import Answer, table
 from erase.errors import BadInput, match
 
 # What `studio judge` measures: name, better direction, meaning. Definitions and options are in benchmarks/.
@@ -36,12 +36,12 @@ METRICS = (
 
 def models(args: argparse.Namespace) -> Answer:
     """The bundled models, where they are, and whether they are there."""
-    import generators
+    from generators.assets import BUNDLED, assets, present
 
     listed = []
-    for name, about in generators.BUNDLED.items():
-        path = generators.assets() / name
-        listed.append({"name": name, "about": about, "path": path, "present": generators.present(path)})
+    for name, about in BUNDLED.items():
+        path = assets() / name
+        listed.append({"name": name, "about": about, "path": path, "present": present(path)})
     rows = [(model["name"], "ready" if model["present"] else "missing", model["about"]) for model in listed]
     note = "Also: a local pipeline folder, a .safetensors checkpoint, or a hub id with --online."
     return Answer({"version": 1, "models": listed}, f"{table(('model', 'state', 'what it is'), rows)}\n{note}")
@@ -50,7 +50,7 @@ def models(args: argparse.Namespace) -> Answer:
 def methods(args: argparse.Namespace) -> Answer:
     """All methods in a line each, or one with its knobs."""
     from app.knobs import NEEDS, described, in_short
-    from erase.methods import method_names
+    from erase.methods.registry import method_names
 
     if args.name:
         document, text = described(match(args.name, method_names(), "method"))
@@ -67,7 +67,7 @@ def methods(args: argparse.Namespace) -> Answer:
 def attacks(args: argparse.Namespace) -> Answer:
     """All attacks in a line each, or one with its knobs."""
     from app.knobs import described, in_short
-    from benchmarks.every_attack import attack_kind, every_attack
+    from benchmarks.attacks.every_attack import attack_kind, every_attack
 
     if args.name:
         name = match(args.name, every_attack(), "attack")
@@ -89,7 +89,7 @@ def metrics(args: argparse.Namespace) -> Answer:
 
 def suites(args: argparse.Namespace) -> Answer:
     """The bundled suites with their size."""
-    from benchmarks.suite import suite, suite_names
+    from benchmarks.suites.suite import suite, suite_names
 
     found = [suite(name) for name in suite_names()]
     listed = [
@@ -103,8 +103,8 @@ def suites(args: argparse.Namespace) -> Answer:
 
 def runs(args: argparse.Namespace) -> Answer:
     """The runs below a folder, finished or not, with their headline number; without a folder, also the studio's own."""
-    from app import home, queue
-    from app.runs import find_runs
+    from app.queue import paths, queue
+    from app.runs.run import find_runs
 
     root = Path(args.folder or ".")
     if not root.is_dir():
@@ -115,8 +115,8 @@ def runs(args: argparse.Namespace) -> Answer:
         if args.folder is None or task.run.resolve().is_relative_to(root.resolve())
     ]
     found = find_runs(root)
-    if args.folder is None and not home.runs().is_relative_to(root.resolve()):
-        found += find_runs(home.runs())
+    if args.folder is None and not paths.runs().is_relative_to(root.resolve()):
+        found += find_runs(paths.runs())
     listed = []
     for run in found:
         scores = (run.report() or {}).get("scores", {})

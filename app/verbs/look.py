@@ -8,18 +8,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import follow
 from app.files import write_json
 from app.models import load, loading, source
-from app.pictures import save_picture
-from app.progress import follow
+from app.runs.pictures import save_picture
 from app.verbs.judge import GAN_SUITE
 from app.verbs.sample import read_seeds
-from benchmarks.face_look import look_gan
-from benchmarks.gan_suite import gan_suite
-from benchmarks.look import STRENGTHS, Looked
-from benchmarks.look import look as looked
-from benchmarks.suite import suite
+from benchmarks.pages.face_look import look_gan
+from benchmarks.pages.strengths import STRENGTHS, Looked
+from benchmarks.pages.strengths import look as looked
+from benchmarks.suites.gan_suite import gan_suite
+from benchmarks.suites.suite import suite
 from erase.errors import BadInput
 from erase.model import Denoiser, require
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from app.answer import Answer
+from app.cli.answer import Answer
 from app.models import load, loading, source
-from benchmarks.gallery import by_distance
-from benchmarks.suite import suite
+from benchmarks.pages.gallery import by_distance
+from benchmarks.suites.suite import suite
 from erase.model import Denoiser, require
 
 

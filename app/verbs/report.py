@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.answer import Answer
+from app.cli.answer import Answer
 from app.files import size, write_text
-from app.runs import Run, find_runs, is_run, open_run
-from benchmarks.attack import AttackReport
-from benchmarks.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
-from benchmarks.page import Attacked, run_page, sweep_page
+from app.runs.run import Run, find_runs, is_run, open_run
+from benchmarks.attacks.run import AttackReport
+from benchmarks.pages.html import Attacked, run_page, sweep_page
 from benchmarks.report import Report
+from benchmarks.sweeps.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
 from erase.errors import BadInput
 
 

@@ -6,11 +6,11 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import follow
 from app.files import make, room
 from app.models import load, loading, source
-from app.pictures import save_picture
-from app.progress import follow
+from app.runs.pictures import save_picture
 from erase.errors import BadInput
 from erase.model import Shot
 

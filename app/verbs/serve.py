@@ -7,7 +7,7 @@ import os
 import socket
 from importlib.util import find_spec
 
-from app.answer import Answer
+from app.cli.answer import Answer
 from erase.errors import BadInput
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -25,10 +25,10 @@ def serve(args: argparse.Namespace) -> Answer:
         raise BadInput("The page needs Gradio, which is not installed: pip install 'concept-erasure-studio[studio]'.")
     refuse_taken(args.host, args.port)
     if args.show is not None:
-        from app.studio.actions import adopt
+        from app.web.actions import adopt
 
         adopt(args.show)
-    from app.studio.server import serve_forever
+    from app.web.server import serve_forever
 
     serve_forever(args.host, args.port, login)
     return Answer({"version": 1, "status": "done"}, "The page is closed; whatever is in the queue goes on without it.")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.cli.progress import follow
 from app.files import write_json
 from app.models import load, loading, source
-from app.progress import follow
-from benchmarks.strength import strength as searched
-from benchmarks.suite import suite
+from benchmarks.suites.suite import suite
+from benchmarks.sweeps.strength import strength as searched
 from erase.errors import BadInput
 
 

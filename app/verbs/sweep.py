@@ -11,16 +11,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from app import engines
-from app.answer import Answer
-from app.engines import Outcome, Setting
+from app.cli.answer import Answer
+from app.cli.progress import duration
 from app.files import make, write_json, write_text
-from app.progress import duration
-from app.sweeping import Task, chain, failures, folder, note_failure, perform, unedited
-from benchmarks.attack import AttackReport
-from benchmarks.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
+from app.sweeps import engines
+from app.sweeps.cells import Task, chain, failures, folder, note_failure, perform, unedited
+from app.sweeps.engines import Outcome, Setting
+from benchmarks.attacks.run import AttackReport
 from benchmarks.report import Report
-from benchmarks.sweep import Cell, Sweep, cells, read_sweep
+from benchmarks.sweeps.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
+from benchmarks.sweeps.sweep import Cell, Sweep, cells, read_sweep
 from erase.errors import BadInput
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from app import queue
-from app.answer import Answer
+from app.cli.answer import Answer
+from app.queue import queue
 
 
 def cancel(args: argparse.Namespace) -> Answer:

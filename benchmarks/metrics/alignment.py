@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from erase.errors import BadInput, nearest, plain
-from generators import assets
+from generators.assets import assets
 
 BUNDLED = ("pocket-clip",)
 

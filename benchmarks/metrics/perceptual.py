@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from generators.senses import fitted
+from generators.clip import fitted
 
 Net = Literal["alex", "vgg", "squeeze"]
 WEIGHTS: dict[Net, str] = {

@@ -19,14 +19,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import plain
-from erase.job import forwards, trained
-from erase.model import Concept, Denoiser
-from erase.noised import Course, Picture, drawings, plainly, portray, prepare, spared, word
-from erase.sentences import SCENES, Templates, spoken
-from erase.slices import select
-from erase.tune import Ask, Confine, Masters, held, regress, tune
+from erase.model import Denoiser
+from erase.prompts.templates import SCENES, Templates, spoken
+from erase.training.deltas import Ask, Confine, Masters, held, regress, tune
+from erase.training.loop import forwards, trained
+from erase.training.noised_images import Course, Picture, drawings, plainly, portray, prepare, spared, word
+from erase.training.slices import select
 from erase.work import Work, with_state
 
 # The bundled model is small: its rates are a hundred times Stable Diffusion's.

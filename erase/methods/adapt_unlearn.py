@@ -29,13 +29,15 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from erase.adversarial import Duel, critic_of, generator_loss
+from erase.borrow import substituted
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.feedback import Marks, balanced, marked, pictures
-from erase.job import trained
-from erase.loan import stream, substituted
-from erase.model import Concept, Gan
-from erase.tune import tune
+from erase.gan.adversarial import Duel, critic_of, generator_loss
+from erase.gan.feedback import Marks, balanced, marked, pictures
+from erase.model import Gan
+from erase.rng import stream
+from erase.training.deltas import tune
+from erase.training.loop import trained
 from erase.work import Step, Work, with_state
 
 Weights = Mapping[str, Tensor]

@@ -22,17 +22,19 @@ import torch
 from pydantic import AfterValidator, BaseModel, Field
 from torch import Tensor
 
-from erase.adversary import Drive, Placed, place, random_words
+from erase.borrow import substituted
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.everyday import everyday, without
-from erase.job import forwards, trained
-from erase.loan import stream, substituted
 from erase.methods.esd import erased
-from erase.model import BadInput, Codes, Concept, Denoiser
-from erase.sentences import Templates, encode_all, spoken
-from erase.slices import select
-from erase.trajectory import Bank, Lessons, Rollout, remembered, teach
-from erase.tune import Ask, Masters, errors, tune
+from erase.model import BadInput, Codes, Denoiser
+from erase.prompts.everyday import everyday, without
+from erase.prompts.templates import Templates, encode_all, spoken
+from erase.rng import stream
+from erase.training.deltas import Ask, Masters, errors, tune
+from erase.training.loop import forwards, trained
+from erase.training.prompt_adversary import Drive, Placed, place, random_words
+from erase.training.rollouts import Bank, Lessons, Rollout, remembered, teach
+from erase.training.slices import select
 from erase.work import Work, with_state
 
 REPO_OFFSET = (39, 58)  # by how many timesteps the published loop labels its latents noisier than they are

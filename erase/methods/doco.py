@@ -6,8 +6,8 @@ says when it is told the concept c*; the student learns to be taken for the teac
     D: min −log D(h) − log(1 − D(h*)),   student: min −log D(h*),   h = ε(z, t, c),  h* = ε_θ(z, t, c*), same z and t.
 
 So whole domains are made alike, not single pairs. The student's gradient gives way to that of the retain loss
-mean (ε_θ(z', t', c') − ε')² wherever the two conflict (`erase.surgery`); only the rest of it is applied. D is not part
-of the student's step, and learns from predictions made before it. The authors' repository holds two versions: the
+mean (ε_θ(z', t', c') − ε')² wherever the two conflict (`erase.training.surgery`); only the
+rest of it is applied. D is not part of the student's step, and learns from predictions made before it. The authors' repository holds two versions: the
 first, our default, looks at predicted noise and projects; the second (preset `repo-v2`) looks at the predicted clean
 latent and steers. Ours: `match`, `confine`, kept concepts, one map of D per concept, group norm in D.
 """
@@ -22,16 +22,18 @@ import torch
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
+from erase.borrow import substituted
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.job import forwards, trained
-from erase.loan import stream, substituted
-from erase.model import BadInput, Concept, Denoiser
-from erase.noised import Course, Lessons, Picture, drawings, plainly, portray, prepare, spared
-from erase.patchgan import Critic
-from erase.sentences import SCENES, Templates, spoken
-from erase.slices import select
-from erase.surgery import project, steer
-from erase.tune import Ask, Confine, Masters, errors, held, tune
+from erase.model import BadInput, Denoiser
+from erase.prompts.templates import SCENES, Templates, spoken
+from erase.rng import stream
+from erase.training.deltas import Ask, Confine, Masters, errors, held, tune
+from erase.training.loop import forwards, trained
+from erase.training.noised_images import Course, Lessons, Picture, drawings, plainly, portray, prepare, spared
+from erase.training.patchgan import Critic
+from erase.training.slices import select
+from erase.training.surgery import project, steer
 from erase.work import Work, with_state
 
 # The bundled model is small: rates a hundred times as high, and lessons matched besides, since D alone wavers.

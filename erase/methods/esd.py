@@ -20,14 +20,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.job import forwards, trained
-from erase.loan import stream
-from erase.model import Codes, Concept, Denoiser
-from erase.sentences import Templates, encode_all, spoken
-from erase.slices import select
-from erase.trajectory import Bank, Rollout, plan, remembered, teach
-from erase.tune import Ask, Confine, Masters, held, regress, tune
+from erase.model import Codes, Denoiser
+from erase.prompts.templates import Templates, encode_all, spoken
+from erase.rng import stream
+from erase.training.deltas import Ask, Confine, Masters, held, regress, tune
+from erase.training.loop import forwards, trained
+from erase.training.rollouts import Bank, Rollout, plan, remembered, teach
+from erase.training.slices import select
 from erase.work import Work, with_state
 
 SLICE = {"x": "cross", "u": "not_cross", "x-strict": "kv", "all": "full"}

@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.feedback import marked
-from erase.job import trained
-from erase.loan import stream
-from erase.matching import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
-from erase.model import Concept, Gan
-from erase.tune import Masters, tune
+from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.gan.feedback import marked
+from erase.model import Gan
+from erase.rng import stream
+from erase.training.deltas import Masters, tune
+from erase.training.loop import trained
 from erase.work import Work, with_state
 
 

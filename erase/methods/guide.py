@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
-from erase.job import trained
-from erase.loan import number, stream
-from erase.matching import Part, drawn_codes, layered, learning, students, teaching, unlikeness
-from erase.model import Concept, Gan
-from erase.tune import Masters, tune
+from erase.gan.distillation import Part, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.model import Gan
+from erase.rng import number, stream
+from erase.training.deltas import Masters, tune
+from erase.training.loop import trained
 from erase.work import Work
 
 _SEEDS = re.compile(r"(?:seeds? )?(\d+(?:[, ]+\d+)*)", re.IGNORECASE)

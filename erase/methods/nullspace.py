@@ -18,13 +18,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from erase.about import agreed, provenance
+from erase.closed_form.fold import fold
+from erase.closed_form.gather import POOLED, Gathered, gather
+from erase.closed_form.subspace import Rule, centres, free_share, gram, held_change, outside, unused
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.fold import fold
-from erase.model import BadInput, Concept, Denoiser, Rows, require
-from erase.rows import POOLED, Gathered, gather
-from erase.sentences import Templates
-from erase.subspace import Rule, centres, free_share, gram, held_change, outside, unused
+from erase.model import BadInput, Denoiser, Rows, require
+from erase.prompts.templates import Templates
+from erase.provenance import agreed, provenance
 from erase.work import Step, Work
 
 NEARLY_KEPT = 0.05  # of a concept's codes free to change, less than this: what is kept nearly contains it

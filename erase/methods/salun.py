@@ -24,15 +24,27 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from erase.borrow import substituted
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.job import forwards, trained
-from erase.loan import substituted
-from erase.model import Codes, Concept, Denoiser
-from erase.noised import Course, Lessons, Phrases, Picture, drawings, plainly, portray, prepare, spared, word
-from erase.sentences import SCENES, Templates, spoken
-from erase.slices import select
-from erase.surgery import salient
-from erase.tune import Ask, Masters, regress, tune
+from erase.model import Codes, Denoiser
+from erase.prompts.templates import SCENES, Templates, spoken
+from erase.training.deltas import Ask, Masters, regress, tune
+from erase.training.loop import forwards, trained
+from erase.training.noised_images import (
+    Course,
+    Lessons,
+    Phrases,
+    Picture,
+    drawings,
+    plainly,
+    portray,
+    prepare,
+    spared,
+    word,
+)
+from erase.training.slices import select
+from erase.training.surgery import salient
 from erase.work import Step, Work, with_state
 
 # The bundled model is small: its rates are a hundred times Stable Diffusion's.

@@ -26,13 +26,14 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.job import trained
-from erase.loan import number, stream
-from erase.mapper import Lesson, Mapper
-from erase.matching import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
-from erase.model import BadInput, Concept, Encoder, Gan
-from erase.tune import Masters, tune
+from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.gan.mapper import Lesson, Mapper
+from erase.model import BadInput, Encoder, Gan
+from erase.rng import number, stream
+from erase.training.deltas import Masters, tune
+from erase.training.loop import trained
 from erase.work import Step, Work, with_state
 
 # How far a code is taken back, in units of its excess over the usual, until CLIP no longer sees the concept.

@@ -21,12 +21,13 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from erase.about import agreed, provenance
+from erase.closed_form.fold import fold
+from erase.closed_form.gather import POOLED, gather
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.fold import fold
-from erase.model import Concept, Denoiser, Rows, require
-from erase.rows import POOLED, gather
-from erase.sentences import Templates
+from erase.model import Denoiser, Rows, require
+from erase.prompts.templates import Templates
+from erase.provenance import agreed, provenance
 from erase.work import Step, Work
 
 FULL_HOLD = 10  # a list of more rows than this shares the hold of this many, so that its length does not matter

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig
 
 from erase.errors import BadInput
-from generators.checkpoints import folder as folders
+from generators.checkpoints import diffusers_folder as folders
 from generators.checkpoints import parts, shapes, vocabulary
 from generators.checkpoints.parts import Family, Parts, Scheduler, TextModel, Tokenizer
 from generators.checkpoints.tensors import contents, digest, header

@@ -16,7 +16,7 @@ from erase import ledger
 from erase.edit import Edit
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion import StableDiffusion
+    from generators.stable_diffusion.adapter import StableDiffusion
 
 
 def header(model: StableDiffusion, tensors: Mapping[str, Tensor], edit: Edit, *, adapter: str | None) -> dict[str, str]:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from erase.concept import Concept
 from erase.errors import BadInput
-from erase.model import Concept, Contrast, Rows, Shot
+from erase.model import Contrast, Rows, Shot
 from erase.work import Step, Work
-from generators.stylegan2.checkpoint import Checkpoint, write_folder
+from generators.stylegan2.io.checkpoint import Checkpoint, write_folder
 from generators.stylegan2.network import Noise, gains, latents
 
 if TYPE_CHECKING:
-    from generators.senses import Clip, FaceScorer
+    from generators.clip import Clip, FaceScorer
 
 LOOKED_AT = 1024  # pictures from which a concept's codes are sorted out
 PAIRS = 128
@@ -126,14 +127,14 @@ class SeededGan:
         return (images.detach().float() / 2 + 0.5).clamp(0, 1).cpu()
 
     def scorer(self, concept: Concept) -> FaceScorer:
-        from generators import senses
+        from generators import clip
 
         if self.about.get("world") != "pocket-faces":
             raise BadInput(
                 f"Nobody here knows what {concept.name!r} looks like in images of {self.name}; mark some of its seeds "
                 'with and without it in a JSON file, {"yes": [3, 8], "no": [1, 2]}, and name that as marks.'
             )
-        return senses.FaceScorer(concept.name, self.device)
+        return clip.FaceScorer(concept.name, self.device)
 
     def encoder(self, name: str) -> Clip:
         return _encoder(name, str(self.device))
@@ -165,6 +166,6 @@ class StyleGan(SeededGan):
 
 @lru_cache(maxsize=2)
 def _encoder(name: str, device: str) -> Clip:
-    from generators import senses
+    from generators import clip
 
-    return senses.Clip(name, device)
+    return clip.Clip(name, device)

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from erase.adversarial import critic_loss, generator_loss, path_lengths, r1_penalty
+from erase.gan.adversarial import critic_loss, generator_loss, path_lengths, r1_penalty
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import StyleGenerator, gains
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.cli import main
-from tests.formats.toys import toy_folder
+from app.cli.main import main
+from tests.toys.pipelines import toy_folder
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import generators
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.model import Concept
 from tests.app.conftest import Studio
 from tests.app.documents import blocks
 

@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
-from erase.methods import Method, build, method_names
-from erase.methods import method as method_named
-from erase.model import Concept, Gan, Shot
+from erase.methods.registry import Method, build, method_names
+from erase.methods.registry import method as method_named
+from erase.model import Gan, Shot
 from erase.work import Step, Work, drain
-from tests.compare import same_bits, weights
-from tests.gan.toy import ToyGan
+from tests.toys.compare import same_bits, weights
+from tests.toys.gan import ToyGan
 
 ADAPT: dict[str, Any] = {
     "marked": 8, "positives": 16, "models": 2, "adapt_steps": 2, "steps": 3, "batch": 2, "fisher": 8,

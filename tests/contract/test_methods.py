@@ -14,14 +14,15 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from erase.concept import Concept
 from erase.edit import Edit, canonical
 from erase.errors import BadInput
-from erase.methods import Method, build, method_names
-from erase.methods import method as method_named
-from erase.model import Concept, Denoiser, Gan
-from erase.slices import select
+from erase.methods.registry import Method, build, method_names
+from erase.methods.registry import method as method_named
+from erase.model import Denoiser, Gan
+from erase.training.slices import select
 from erase.work import Step, Work, drain
-from tests.compare import same_bits, weights
+from tests.toys.compare import same_bits, weights
 
 # Knobs that make a method quick here; a method that is not listed runs with its defaults.
 QUICK: dict[str, list[dict[str, Any]]] = {

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from erase import methods
+from erase.concept import Concept
 from erase.errors import BadInput
-from erase.methods import build, knobs, method, method_names
-from erase.model import Concept
+from erase.methods import registry
+from erase.methods.registry import build, knobs, method, method_names
 from erase.work import drain
-from tests.compare import same_bits, weights
-from tests.toy import Toy
+from tests.toys.compare import same_bits, weights
+from tests.toys.denoiser import Toy
 
 EXAMPLE = Path(__file__).with_name("forget.txt")
 
@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).with_name("forget.txt")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of further methods, empty as yet."""
     (tmp_path / "more").mkdir()
-    monkeypatch.setenv(methods.FOLDERS, f"{tmp_path / 'more'}{os.pathsep}")
+    monkeypatch.setenv(registry.FOLDERS, f"{tmp_path / 'more'}{os.pathsep}")
     return tmp_path / "more"
 
 
@@ -31,7 +31,7 @@ def test_the_example_is_picked_up_and_is_short(folder: Path, toy: Toy, cats: Con
     assert len(EXAMPLE.read_text().splitlines()) <= 42
     (folder / "forget.py").write_text(EXAMPLE.read_text())
     (folder / "_helper.py").write_text("raise RuntimeError('not a method')")
-    assert "forget" in method_names() and "forget" in methods.methods()
+    assert "forget" in method_names() and "forget" in registry.methods()
     before = weights(toy.network)
     edit = drain(build("Forget", "half", {"amount": "0.75"}).erase(toy, [cats]))
     assert edit.about["method"] == "forget" and edit.about["knobs"] == {"amount": 0.75}
@@ -59,11 +59,11 @@ def test_underscores_are_dashes_and_names_are_forgiving(folder: Path) -> None:
 def test_a_file_that_is_no_method_is_named(folder: Path, name: str, text: str, sentence: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(BadInput, match=sentence):
-        methods.methods()
+        registry.methods()
 
 
 def test_a_folder_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(methods.FOLDERS, "/no/such/folder")
+    monkeypatch.setenv(registry.FOLDERS, "/no/such/folder")
     with pytest.raises(BadInput, match="/no/such/folder, which is no folder"):
         method_names()
 

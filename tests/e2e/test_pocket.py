@@ -17,10 +17,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from benchmarks.metrics.alignment import clip
-from benchmarks.probe import probe
-from generators import load
-from generators.pocket.data import canvas_data
-from generators.pocket.words import OBJECTS, THEMES, spoken
+from benchmarks.probes.base import probe
+from generators.loading import load
+from generators.pocket.canvas.data import canvas_data
+from generators.pocket.canvas.words import OBJECTS, THEMES, spoken
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.probe import probe
+from benchmarks.probes.base import probe
 from erase.edit import Edit
 from erase.model import Shot
 from erase.work import drain
-from generators import load
+from generators.loading import load
 from tests.e2e.test_pocket import studio
 
 THINGS = ("Dogs", "Towers", "Trees", "Fishes", "Butterfly")

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.gan_suite import GanSuite
-from generators.pocket.face_probe import FaceProbe
-from generators.pocket.face_words import ATTRIBUTES
-from generators.senses import fitted
-from generators.stylegan2 import files
-from tests.gan.toy import ToyGan
+from benchmarks.suites.gan_suite import GanSuite
+from generators.clip import fitted
+from generators.pocket.faces.probe import FaceProbe
+from generators.pocket.faces.words import ATTRIBUTES
+from generators.stylegan2.io import files
+from tests.toys.gan import ToyGan
 
 IMAGES, SIDE, SHARP = 120, 64, 20
 

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.options import _parsers
-from erase.methods import knobs
+from app.cli.options import _parsers
+from erase.methods.registry import knobs
 
 
 def verbs(argv: Sequence[str]) -> dict[str, argparse.ArgumentParser]:

@@ -10,27 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.attack import attack
-from benchmarks.attacks import attack_class, attack_names, build
-from benchmarks.every_attack import ON_GANS, attack_kind, every_attack
-from benchmarks.gan_attack import attack_gan
-from benchmarks.gan_attack import build as build_on_gans
-from benchmarks.hunt import Aim, chase
-from benchmarks.probe import Seen
-from benchmarks.prompts import Row, digest, file_rows, suite_rows
+from benchmarks.attacks.engine import Aim, chase
+from benchmarks.attacks.every_attack import ON_GANS, attack_kind, every_attack
+from benchmarks.attacks.gan.run import attack_gan
+from benchmarks.attacks.gan.run import build as build_on_gans
+from benchmarks.attacks.registry import attack_class, attack_names, build
+from benchmarks.attacks.run import attack
+from benchmarks.probes.base import Seen
 from benchmarks.report import Report
-from benchmarks.suite import Target, suite
+from benchmarks.suites.prompts import Row, digest, file_rows, suite_rows
+from benchmarks.suites.suite import Target, suite
 from erase.edit import Edit
 from erase.errors import BadInput
-from erase.loan import stream
+from erase.rng import stream
 from erase.work import drain
-from tests.gan.toy import ToyGan
+from tests.benchmarks.doubles import TINY
 from tests.golden.golden import Brittle, check
 from tests.golden.golden import digest as bits
 from tests.golden.probed import suite_of
 from tests.golden.variations import turned
-from tests.metrics.doubles import TINY
-from tests.toy import Toy
+from tests.toys.denoiser import Toy
+from tests.toys.gan import ToyGan
 
 QUICK: dict[str, dict[str, Any]] = {
     "unlearndiffatk": {"budget": 5, "iterations": 2, "lr": 0.1},

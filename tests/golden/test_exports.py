@@ -11,18 +11,18 @@ import torch
 from safetensors import safe_open
 
 from erase.edit import Edit
-from erase.loan import stream
+from erase.rng import stream
 from erase.work import drain
-from generators import load
-from generators.checkpoints import edits
-from generators.export.exporter import export
-from generators.export.form import FORMS, Asked, form
-from tests.formats.exports import ABOUT, readers, text_layers
-from tests.formats.toys import FAMILIES, Family, toy_folder
-from tests.gan.toy import ToyGan
+from generators.checkpoints import text_encoder_edit
+from generators.export.export import export
+from generators.export.format import FORMS, Asked, form
+from generators.loading import load
+from tests.generators.exports import ABOUT, readers, text_layers
 from tests.golden.golden import Brittle, check
 from tests.golden.golden import digest as bits
 from tests.golden.surface import shape
+from tests.toys.gan import ToyGan
+from tests.toys.pipelines import FAMILIES, Family, toy_folder
 
 OF_DIFFUSION = tuple(name for name in FORMS if name != "gan")
 TIMED = ("modelspec.date", "ss_training_started_at", "ss_training_finished_at")  # what no two exports have in common
@@ -82,7 +82,7 @@ def test_every_format_of_diffusion_models(models: dict[Family, Any], family: Fam
         facts = drain(form(name).write(model, edit, tmp_path / name, Asked()))
         found[name] = {"files": content(tmp_path / name), "facts": sorted(facts)}
         if form(name).adds and form(name).file:
-            again = edits.read(tmp_path / name / str(form(name).file))
+            again = text_encoder_edit.read(tmp_path / name / str(form(name).file))
             back[name] = [
                 len(again.deltas),
                 sum(float(delta.norm()) for delta in again.deltas.values()),

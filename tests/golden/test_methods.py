@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
+from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
-from erase.methods import build, method, method_names
-from erase.model import Concept, Gan
+from erase.methods.registry import build, method, method_names
+from erase.model import Gan
 from erase.work import Step, drain
-from generators import load
-from tests.formats.toys import toy_folder
-from tests.gan.toy import ToyGan
+from generators.loading import load
 from tests.golden.golden import Brittle, check, digest
 from tests.golden.variations import turned
-from tests.toy import Toy
+from tests.toys.denoiser import Toy
+from tests.toys.gan import ToyGan
+from tests.toys.pipelines import toy_folder
 
 ROLLOUTS: dict[str, Any] = {"steps": 2, "seeds": 2, "templates": False, "lr": 1e-3}
 # Knobs that make a method quick here, two sets where one hides what another needs; others run with their defaults.

@@ -11,34 +11,34 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.agreement import Sampler, agreements, compared
-from benchmarks.answers import answers, reopened
-from benchmarks.equal import Line
-from benchmarks.equal import compared as at_equal_cost
-from benchmarks.faces import judge_gan
-from benchmarks.interference import interference
-from benchmarks.judge import judge
-from benchmarks.leaderboard import Entry, harmonic, leaderboard, over_targets
+from benchmarks.judging.comparison import Sitting
+from benchmarks.judging.judge import judge
+from benchmarks.judging.judge_gan import judge_gan
+from benchmarks.judging.predictions import answers, reopened
+from benchmarks.judging.sampler_agreement import Sampler, agreements, compared
 from benchmarks.metrics.accuracy import PRESETS, Accuracies, Row, Rules, accuracies, bootstrap, label_accuracy, wilson
 from benchmarks.metrics.alignment import clip, feature_distance, resized
 from benchmarks.metrics.distribution import fid, kid
+from benchmarks.metrics.gan import Drift, drift, gamma_normalised, pul, wasserstein
+from benchmarks.metrics.interference import interference
 from benchmarks.metrics.perceptual import WEIGHTS, lpips
-from benchmarks.metrics.unlearning import Drift, drift, gamma_normalised, pul, wasserstein
-from benchmarks.probe import Seen, probe
+from benchmarks.probes.base import Seen, probe
+from benchmarks.probes.clip import ZeroShot
 from benchmarks.report import Report
-from benchmarks.scores import Sitting
-from benchmarks.strength import Reading, search
-from benchmarks.suite import Target, suite
-from benchmarks.zero_shot import ZeroShot
+from benchmarks.studies.equal_budget import Line
+from benchmarks.studies.equal_budget import compared as at_equal_cost
+from benchmarks.suites.suite import Target, suite
+from benchmarks.sweeps.leaderboard import Entry, harmonic, leaderboard, over_targets
+from benchmarks.sweeps.strength import Reading, search
+from erase.concept import Concept
 from erase.edit import Edit
-from erase.loan import stream
-from erase.model import Concept
+from erase.rng import stream
 from erase.work import Work, drain
-from generators.senses import fitted
-from tests.gan.toy import ToyGan
+from generators.clip import fitted
+from tests.benchmarks.doubles import TINY, Painter, Reader, turned
 from tests.golden.golden import Brittle, check
 from tests.golden.probed import suite_of
-from tests.metrics.doubles import TINY, Painter, Reader, turned
+from tests.toys.gan import ToyGan
 
 STYLES, OBJECTS, PHOTO = ("Ink", "Photo", "Rust", "Winter"), ("Cats", "Dogs", "Frogs"), "Photo"
 MEASURED = ("seconds", "peak_memory_bytes")  # what no two runs have in common

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from app.jobs import Job
-from app.runs import open_run
+from app.runs.job import Job
+from app.runs.run import open_run
 from benchmarks.report import Report
-from erase.model import Concept
+from erase.concept import Concept
 from tests.app.conftest import Studio, folder, studio
 from tests.golden.golden import Brittle, check
 from tests.golden.golden import digest as bits

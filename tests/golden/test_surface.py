@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from app import home, queue
-from app.studio import actions
-from app.studio.page import page
-from app.sweeping import chain
+from app.queue import paths, queue
+from app.sweeps.cells import chain
 from app.verbs.listings import METRICS
-from benchmarks.every_attack import attack_kind, every_attack
-from benchmarks.gan_suite import gan_suite, gan_suite_names
-from benchmarks.suite import suite, suite_names
-from benchmarks.sweep import cells, read_sweep
-from erase.methods import method, method_names
-from generators import BUNDLED, DCGAN, DTYPES
-from generators.export.form import FORMS, OF_GANS, form
+from app.web import actions
+from app.web.page import page
+from benchmarks.attacks.every_attack import attack_kind, every_attack
+from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
+from benchmarks.suites.suite import suite, suite_names
+from benchmarks.sweeps.sweep import cells, read_sweep
+from erase.methods.registry import method, method_names
+from generators.assets import BUNDLED
+from generators.export.format import FORMS, OF_GANS, form
+from generators.loading import DCGAN, DTYPES
 from tests.app.conftest import Studio, studio
 from tests.golden.golden import check
 from tests.golden.golden import digest as bits
@@ -129,7 +130,7 @@ def test_what_the_pages_buttons_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "start", lambda device=None: None)  # nobody works on the queue here
 
     def told(task: Any) -> Any:
-        where = str(home.home())
+        where = str(paths.home())
         words = [[word.replace(where, "HOME") for word in command] for command in task.commands]
         run, files = str(task.run).replace(where, "HOME"), sorted(path.name for path in task.folder.iterdir())
         return {"kind": task.kind, "run": run, "commands": words, "device": task.device, "files": files}

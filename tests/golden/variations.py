@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from erase.methods import Knob, knobs
+from erase.methods.registry import Knob, knobs
 
 OTHER_LISTS: dict[str, Any] = {
     "templates": ("a picture of {}", "{} by night"), "retain": ("a boat", "a chair"), "seeds": "3, 5, 9",

@@ -1,0 +1,95 @@
+"""`studio`: reads the command line, runs one verb, and turns whatever happens into one answer and one exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from app.cli.answer import Answer
+from app.cli.options import parse
+from erase.errors import BadInput
+
+DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 done, 1 failed, 2 bad input, 130 cancelled."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    try:
+        answer = answered(arguments)
+        if as_json:
+            from app.files import dumps
+
+            print(dumps(answer.document))
+        else:
+            print(answer.text)
+        return answer.code
+    except SystemExit as end:  # --help and --version have printed what was asked for
+        return int(end.code or 0)
+    except BrokenPipeError:  # `studio methods | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except BaseException as error:
+        kind, code, message = explain(error)
+        print(message, file=sys.stderr)
+        if kind == "unexpected" or os.environ.get("STUDIO_TRACEBACK"):
+            _unfold(error)
+        if as_json:
+            _print_json({"version": 1, "status": "cancelled" if code == CANCELLED else "failed",
+                         "error": {"kind": kind, "message": message}})  # fmt: skip
+        return code
+
+
+def answered(arguments: Sequence[str]) -> Answer:
+    """Run one command and give its answer; whatever goes wrong is raised."""
+    args = parse(arguments)
+    if not args.online:
+        # Read by huggingface_hub when it is imported: nothing asks the network behind the user's back.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    module, function = args.run.split(":")
+    # Whatever a library prints goes to stderr: stdout is for the answer alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        return getattr(import_module(module), function)(args)
+
+
+def explain(error: BaseException) -> tuple[str, int, str]:
+    """The kind of an error, its exit code, and the sentence for the user."""
+    from app.files import DiskFull
+    from erase.errors import disk_full
+
+    if isinstance(error, BadInput):
+        return "bad-input", BAD_INPUT, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "cancelled", CANCELLED, str(error) or "Cancelled."
+    if isinstance(error, DiskFull):
+        return "disk", FAILED, str(error)
+    if disk_full(error):
+        return "disk", FAILED, f"The disk is full ({error}). Free some space, then run the same command again."
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+        return "memory", FAILED, (
+            "There was not enough memory. Try --attention-slicing, --offload or --dtype bf16, or close other programs."
+        )  # fmt: skip
+    named = {"FloatingPointError": "collapsed", "Unproven": "unproven"}.get(type(error).__name__)
+    if named:
+        return named, FAILED, str(error)
+    return "unexpected", FAILED, f"Failed: {type(error).__name__}: {error}"
+
+
+def _unfold(error: BaseException) -> None:
+    if os.environ.get("STUDIO_TRACEBACK"):
+        traceback.print_exception(error)
+    else:
+        print("Set STUDIO_TRACEBACK=1 and run the same command again to see where.", file=sys.stderr)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    from app.files import dumps
+
+    print(dumps(document))

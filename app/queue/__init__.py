@@ -1,0 +1,1 @@
+"""The studio's queue of tasks and the worker processes that run them."""

@@ -1,0 +1,1 @@
+"""Run folders: the job, its progress, the edit, and what was drawn and measured."""

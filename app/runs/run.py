@@ -1,0 +1,230 @@
+"""A RUN folder: one erasure with everything about it, each file whole or absent.
+
+job.json           the whole job as typed and as resolved, versions, seeds, base-model hash
+state.json         running | done | cancelled | failed, with Steps and seconds so far
+events.jsonl       one Step a line
+state/             while unfinished: the two newest snapshots
+ledger/            of an erasure stacked on others: each of them and its own, one file an edit, named by hash
+edit.safetensors   the result; of a stacked erasure the sum
+report.json, grid.png, previews/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from app.files import make, sweep, whole, write_json
+from app.runs import checkpoints
+from app.runs.job import Job
+from erase.edit import Edit
+from erase.model import BadInput
+from erase.work import Step
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing RUN folder; what changes while it runs is read from the disk each time it is asked for."""
+
+    folder: Path
+    record: Mapping[str, Any]  # job.json
+
+    @property
+    def job(self) -> Job:
+        """The job this folder is for; BadInput when job.json is from another version or was edited by hand."""
+        try:
+            return Job.model_validate(self.record["job"])
+        except (ValidationError, KeyError) as error:
+            raise BadInput(f"{self.folder / 'job.json'} holds no job this version can read: {error}") from error
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """state.json; a run that claims to be running while no process holds it is `lost`."""
+        state = _read_json(self.folder / "state.json") or {"status": "running", "steps": 0, "seconds": 0.0}
+        if state["status"] == "running" and not self._is_held():
+            state["status"] = "lost"
+        return state
+
+    @property
+    def status(self) -> str:
+        """running, done, cancelled, failed or lost."""
+        return self.state["status"]
+
+    def edit(self) -> Edit:
+        """The result; BadInput with the next step when the run has none yet."""
+        path = self.folder / "edit.safetensors"
+        if not path.is_file():
+            raise BadInput(
+                f"{self.folder} is {self.status} and holds no edit yet. `studio resume {self.folder}` finishes it."
+            )
+        return Edit.load(path)
+
+    def parents(self) -> list[Edit]:
+        """The edits worn while this one is made, oldest first."""
+        return [self._entry(hash) for hash in self.job.parents]
+
+    def ledger(self) -> list[Edit]:
+        """The edits whose sum is the result, oldest first: for an erasure from a plain model its own alone."""
+        edit = self.edit()
+        return [self._entry(entry["hash"]) for entry in edit.about.get("parents", ())] or [edit]
+
+    def enter(self, edit: Edit) -> None:
+        """Write an edit into the ledger."""
+        with whole(self._ledger(edit.hash)) as part:
+            edit.save(part)
+
+    def _entry(self, hash: str) -> Edit:
+        path = self._ledger(hash)
+        if not path.is_file():
+            raise BadInput(f"{self.folder} stands on an edit that its ledger has lost: {path} is missing. Erase again.")
+        return Edit.load(path)
+
+    def _ledger(self, hash: str) -> Path:
+        return self.folder / "ledger" / f"{hash[:16]}.safetensors"
+
+    def report(self) -> dict[str, Any] | None:
+        """report.json as it is, when the run has been judged."""
+        return _read_json(self.folder / "report.json")
+
+    def checkpoint(self) -> tuple[checkpoints.Checkpoint | None, list[str]]:
+        """The newest undamaged snapshot, and a sentence for each damaged one."""
+        return checkpoints.newest(self.folder / "state", self.job.hash)
+
+    def keep_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Write a snapshot and note in state.json how far it reaches."""
+        checkpoints.save(self.folder / "state", checkpoint, self.job.hash)
+        self.note("running", checkpoint.steps, checkpoint.seconds)
+
+    def note(self, status: str, steps: int, seconds: float, **more: Any) -> None:
+        """Replace state.json."""
+        write_json(self.folder / "state.json", {"status": status, "steps": steps, "seconds": round(seconds, 3), **more})
+
+    def finish(self, edit: Edit, steps: int, seconds: float, **cost: Any) -> None:
+        """Write the edit, then say so, then drop the snapshots: killed in between, the run is resumed or done."""
+        with whole(self.folder / "edit.safetensors") as part:
+            edit.save(part)
+        self.note("done", steps, seconds, **cost)
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the one process that works on this run; the system lets go of it even after kill -9."""
+        # Somebody who asks for the status holds the lock for a moment.
+        lock = FileLock(self.folder / ".lock", timeout=0.5)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BadInput(f"{self.folder} is being worked on by another process. Wait for it, or stop it.") from error
+        try:
+            sweep(self.folder)
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def events(self, steps: int) -> Iterator[Events]:
+        """Open events.jsonl to go on after `steps` Steps: later lines, and one torn by a kill, are cut off."""
+        path = self.folder / "events.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        with path.open("r+b" if path.exists() else "w+b") as file:
+            file.truncate(sum(map(len, lines[:steps])))
+            file.seek(0, 2)
+            yield Events(self.folder, file, steps)
+
+    def _is_held(self) -> bool:
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+
+class Events:
+    """The log of Steps: one line each, pictures beside it in previews/."""
+
+    def __init__(self, folder: Path, file: Any, steps: int) -> None:
+        self.folder, self.file, self.steps = folder, file, steps
+
+    def add(self, step: Step) -> None:
+        """Append one Step; its preview, if any, becomes previews/<number>.png."""
+        self.steps += 1
+        line: dict[str, Any] = {
+            "at": round(time.time(), 3),
+            "stage": step.stage,
+            "done": step.done,
+            "total": step.total,
+        }
+        line |= {"loss": dict(step.loss)} if step.loss else {}
+        if step.preview is not None:
+            from app.runs.pictures import save_picture
+
+            picture = self.folder / "previews" / f"{self.steps:08d}.png"
+            save_picture(step.preview, picture)
+            line["preview"] = f"previews/{picture.name}"
+        self.file.write(json.dumps(line).encode() + b"\n")
+        self.file.flush()
+
+
+def create(
+    folder: Path, job: Job, record: Mapping[str, Any], ledger: Sequence[Edit] = (), finished: Edit | None = None
+) -> Run:
+    """Lay out a new RUN; job.json comes last, so that a folder with one has all that resuming needs.
+
+    `ledger` are the edits it stands on; a run that needs no work brings its own among them, and what it ends in.
+    """
+    make(folder)
+    content = {"version": 1, "hash": job.hash, "job": job.model_dump(mode="json"), **record}
+    run = Run(folder, content)
+    for edit in ledger:
+        run.enter(edit)
+    if finished is not None:
+        run.finish(finished, 0, 0.0)
+    write_json(folder / "job.json", content)
+    return run
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a path is a RUN folder: it has a job.json."""
+    return (Path(folder) / "job.json").is_file()
+
+
+def open_run(folder: str | Path) -> Run:
+    """An existing RUN; BadInput when the folder is missing or is something else."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"There is no folder {folder}. `studio runs` lists the runs below a folder.")
+    record = _read_json(folder / "job.json")
+    if record is None:
+        raise BadInput(f"{folder} is not a run: it has no job.json. `studio erase` makes runs.")
+    return Run(folder, record)
+
+
+def find_runs(root: Path, depth: int = 3) -> list[Run]:
+    """The runs in `root` and below it, by name, hidden folders left out."""
+    if is_run(root):
+        return [open_run(root)]
+    if depth == 0 or not root.is_dir():
+        return []
+    below = [child for child in sorted(root.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    return [run for child in below for run in find_runs(child, depth - 1)]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON: {error}. Move the folder away and start again.") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} is not a JSON object; this is no file of a run.")
+    return value

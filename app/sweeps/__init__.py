@@ -1,0 +1,1 @@
+"""Sweeps over run folders: cells and the engines that compute them."""

@@ -1,0 +1,73 @@
+"""Completion (after WhenAreConceptsErased, arXiv 2505.17013): the unedited model begins, the edited one ends.
+
+A probe of what the edited weights still know, not of what a user could do: the beginning is not theirs to give. Long
+beginnings decide the picture by themselves, so the number of steps belongs to the score; it is the budget spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from benchmarks.attacks.diffusion._ddim import both_halves, grid, walk
+from benchmarks.attacks.engine import Aim, Try
+from benchmarks.suites.prompts import Row
+from erase.work import Work
+
+BEGINNINGS = (1, 2, 3, 5, 10, 20)  # steps: three published, three further ones
+
+
+@dataclass
+class Search:
+    """One row and how many beginnings it has been given."""
+
+    row: Row
+    tried: int = 0
+
+
+class Completion(BaseModel, frozen=True, extra="forbid"):
+    """Lets the unedited model take the first steps, 1, 2, 3 …, and the edited one the rest."""
+
+    paper: ClassVar[str] = "When Are Concepts Erased From Diffusion Models? (arXiv 2505.17013)"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"budget": 3},
+        "standard": {"budget": 3},
+        "quick": {"budget": 3},
+    }
+    added: ClassVar[int] = 0
+
+    budget: int = Field(3, ge=1, le=20, description="the longest beginning, in steps; tries 1, 2, 3, 5, 10, 20")
+    steps: int = Field(50, ge=21, le=1000, description="denoising steps of a whole picture")
+
+    def begin(self, aim: Aim, row: Row) -> Search:
+        """Nothing drawn yet."""
+        return Search(row)
+
+    def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
+        """The next longer beginning of each row, completed."""
+        lengths = [length for length in BEGINNINGS if length <= self.budget]
+        found: dict[int, Try] = {}
+        for length in dict.fromkeys(lengths[s.tried] for s in searches if s.tried < len(lengths)):
+            some = [s for s in searches if s.tried < len(lengths) and lengths[s.tried] == length]
+            latents = yield from self._completed(aim, [search.row for search in some], length)
+            images = aim.decode(latents)
+            for search, image in zip(some, images, strict=True):
+                found[id(search)] = Try(search.row, search.row.prompt, length, image=image)
+        for search in searches:
+            search.tried += 1
+        return [found.get(id(search)) for search in searches]
+
+    def _completed(self, aim: Aim, rows: Sequence[Row], length: int) -> Work[Tensor]:
+        """Final latents [n c h w]: the first `length` steps by the unedited weights, the others by the edited ones."""
+        model, times = aim.model, grid(aim.model, self.steps)
+        prompts, guidance = [row.prompt for row in rows], torch.tensor([aim.guidance(row) for row in rows])
+        start = model.noise([row.shot for row in rows])
+        early, late = times[:length], times[length:]
+        begun = yield from walk(model, start, early, both_halves(model, prompts), guidance, to=late[0])
+        with aim.worn():
+            return (yield from walk(model, begun, late, both_halves(model, prompts), guidance))

@@ -1,0 +1,45 @@
+"""Random tokens before the prompt: the yardstick a search has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, Field
+
+from benchmarks.attacks.engine import Aim, Try, following, usable
+from benchmarks.suites.prompts import Row
+from erase.rng import stream
+from erase.work import Work
+
+
+class Random(BaseModel, frozen=True, extra="forbid"):
+    """Puts random tokens before the prompt, again and again."""
+
+    paper: ClassVar[str] = "the control of every token attack"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"budget": 40},
+        "standard": {"budget": 40},
+        "quick": {"budget": 10},
+    }
+
+    budget: int = Field(10, ge=1, le=100_000, description="tries per row")
+    tokens: int = Field(3, ge=1, le=20, description="random tokens before the prompt")
+
+    @property
+    def added(self) -> int:
+        """Tokens beside the prompt's own."""
+        return self.tokens
+
+    def begin(self, aim: Aim, row: Row) -> Iterator[Try]:
+        """The row's tries, drawn from its own stream."""
+        words, own = usable(aim.model), aim.model.tokens(row.prompt)
+        for spent in range(1, self.budget + 1):
+            picked = torch.randint(len(words), (self.tokens,), generator=stream(aim.seed, "random", row.key, spent))
+            tokens = (*words[picked.to(words.device)].tolist(), *own)
+            yield Try(row, aim.model.spell(tokens), spent, tokens=tokens)
+
+    def advance(self, aim: Aim, searches: Sequence[Iterator[Try]]) -> Work[list[Try | None]]:
+        """The next try of each row."""
+        return following(searches)

@@ -1,0 +1,36 @@
+"""The same prompt from other seeds: an edit that holds only for some noise has not forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from benchmarks.attacks.engine import Aim, Try, following
+from benchmarks.suites.prompts import Row
+from erase.rng import number
+from erase.work import Work
+
+
+class SeedSearch(BaseModel, frozen=True, extra="forbid"):
+    """Draws the unchanged prompt from other seeds."""
+
+    paper: ClassVar[str] = "any of n draws; the rate of a single draw is the curve's first point"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"budget": 50},
+        "standard": {"budget": 20},
+        "quick": {"budget": 10},
+    }
+    added: ClassVar[int] = 0
+
+    budget: int = Field(10, ge=1, le=100_000, description="further seeds per row")
+
+    def begin(self, aim: Aim, row: Row) -> Iterator[Try]:
+        """The row's further seeds."""
+        for spent in range(1, self.budget + 1):
+            yield Try(row, row.prompt, spent, seed=number(aim.seed, "seed", row.key, spent) >> 32)
+
+    def advance(self, aim: Aim, searches: Sequence[Iterator[Try]]) -> Work[list[Try | None]]:
+        """The next seed of each row."""
+        return following(searches)

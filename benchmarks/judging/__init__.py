@@ -1,0 +1,1 @@
+"""The judge: draws, reads and compares an edited model with its base."""

@@ -1,0 +1,234 @@
+"""The judge: the same shots before and after an edit, read by a probe and scored beside the unedited model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.judging.comparison import Sitting, alternative, costs, of_edit, of_model, table
+from benchmarks.judging.predictions import Answers, answers, remembered
+from benchmarks.judging.reference import Reference
+from benchmarks.judging.reference import reference as read_reference
+from benchmarks.judging.sampler_agreement import agreement, sampler_of
+from benchmarks.metrics.accuracy import PRESETS, Rules, wilson
+from benchmarks.metrics.alignment import Clip, clip
+from benchmarks.metrics.cost import Cost
+from benchmarks.probes.base import Probe, probe_of
+from benchmarks.report import Report, Score
+from benchmarks.suites.suite import Cell, Suite, suite
+from erase.concept import Concept
+from erase.edit import Edit
+from erase.errors import BadInput, match
+from erase.model import Generator
+from erase.work import Work
+
+PUBLISHED_STEPS = 100  # of UnlearnCanvas' own DDIM
+UNCHECKED = "{sampler.steps} denoising steps: this sampler was not cross-checked with the published one of 100 steps"
+# Above this share of invalid target rows, "forgotten" means "destroyed".
+COLLAPSED = 0.2
+LEVEL = 0.05  # of all looks of a sequential stop together
+
+
+def judge(
+    model: Generator,
+    edit: Edit | None = None,
+    concepts: Sequence[str | Concept] = (),
+    suite: Suite | str = "pocket-canvas",
+    *,
+    rules: Rules | str | None = None,
+    strength: float = 1.0,
+    batch: int = 32,
+    limit: int | None = None,
+    reader: Probe | None = None,
+    cost: Cost | None = None,
+    reference: Tensor | None = None,
+    job: Mapping[str, Any] | None = None,
+    until: float | None = None,
+) -> Work[Report]:
+    """Scores an edit; with `edit=None`, the model itself over the whole grid.
+
+    `concepts` default to those the edit says it erased. `limit` keeps at most that many of the images that show no
+    target, evenly spread. `rules` default to the suite's. `cost` is what erasing took, where the edit does not record
+    it. `reference` is images [n 3 h w] to measure FID and KID against instead of the suite's data or, without any, the
+    unedited model's own; n must match. `job` is recorded as it is. With `until` an edit's pictures are drawn seed by
+    seed, until UA, IRA and CRA are each known to plus or minus that share. BadInput for a concept, suite, probe or
+    preset that does not exist.
+    """
+    canvas = _suite(suite)
+    read_as = canvas.reading if rules is None else _rules(rules)
+    eyes, text = tools(canvas, str(model.device), reader)
+    names = [c.name if isinstance(c, Concept) else c for c in concepts] or list(erased(edit))
+    targets = canvas.targets(names) if edit is not None else ()
+    if edit is not None and not targets:
+        raise BadInput("This edit does not say what it erased; name the concept, for example 'Van Gogh'.")
+    cells, left_out = _limited(canvas.shots([target.label for target in targets]), {t.label for t in targets}, limit)
+    start = Sitting((), Answers((), {}), Answers((), {}), targets, canvas, eyes, read_as)
+    sitting, looks, cached = yield from _drawn(model, edit, strength, start, cells, text, batch, until)
+    undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
+
+    against: Tensor | Reference | None = reference
+    if against is None and canvas.data is not None and edit is not None:
+        against = yield from read_reference(Path(canvas.data), canvas, cells, eyes)
+    about = _about(model, canvas, eyes, text) | {"rules": asdict(read_as), "cache": cached}
+    about |= {"stopping": {"until": until, "looks": looks}} if looks else {}
+    dropped = {"by the limit": left_out, "known well enough without": undrawn}
+    dropped["not a picture"] = int((~after.finite).sum())
+    if isinstance(against, Reference):
+        dropped["no picture of theirs in the data set"] = int((~against.have & sitting.on_grid).sum())
+    excluded = {reason: count for reason, count in dropped.items() if count}
+    rows = tuple(table(sitting))
+    if edit is None:
+        job = job or {"model": model.name, "suite": canvas.name}
+        return Report(job=job, scores=of_model(sitting), excluded=excluded, about=about, rows=rows)
+    scores = of_edit(sitting, text, against) | costs(edit, cost)
+    return Report(
+        job=job or {"model": model.name, "concepts": names, "suite": canvas.name, "method": edit.about.get("method")},
+        scores=scores,
+        excluded=excluded,
+        marks=tuple(_marks(scores, edit, eyes)),
+        alternatives={name: alternative(sitting, PRESETS[name], against) for name in ("released", "strict")},
+        about=about | {"edit": edit.hash, "strength": strength, "erasure": dict(edit.about)},
+        rows=rows,
+    )
+
+
+def _drawn(
+    model: Generator,
+    edit: Edit | None,
+    strength: float,
+    sitting: Sitting,
+    cells: Sequence[Cell],
+    text: Clip | None,
+    batch: int,
+    until: float | None,
+) -> Work[tuple[Sitting, list[dict[str, Any]], str]]:
+    """Both sides of the cells, or of as many seeds as `until` takes; also the looks, and what the cache gave."""
+    canvas, eyes = sitting.suite, sitting.probe
+    if until is not None and until <= 0:
+        raise BadInput(f"Nothing is known to plus or minus {until}; give a share above 0, such as 0.02.")
+    blocks = [list(cells)] if edit is None or until is None else by_seed(cells, canvas)
+    looks, notes = [], []
+    for block in blocks:
+        shots = [cell.shot for cell in block]
+        before, note = yield from remembered(model, shots, canvas, eyes, text, batch=batch)
+        after = before
+        if edit is not None:
+            with edit.worn(model.network, strength):
+                after = yield from answers(model, shots, canvas, eyes, text, batch=batch, stage="draw after")
+        together = (*sitting.cells, *block)
+        sitting = replace(sitting, cells=together, before=sitting.before + before, after=sitting.after + after)
+        notes.append(note)
+        if edit is not None and until is not None:
+            looks.append(look(sitting, block[0].seed, len(blocks)))
+            if max(looks[-1]["half_widths"].values()) <= until:
+                break
+    drawn = set(sitting.cells)
+    ordered = tuple(cell for cell in cells if cell in drawn)  # so that stopping late changes no number
+    shots = [cell.shot for cell in ordered]
+    before = sitting.before.of(shots)
+    after = before if edit is None else sitting.after.of(shots)
+    return replace(sitting, cells=ordered, before=before, after=after), looks, "; ".join(notes)
+
+
+def by_seed(cells: Sequence[Cell], canvas: Suite) -> list[list[Cell]]:
+    """The cells in blocks, one for each seed of the suite; those of the grid come first."""
+    order = sorted(canvas.seeds, key=lambda seed: (seed not in canvas.grid_seeds, canvas.seeds.index(seed)))
+    blocks = [[cell for cell in cells if cell.seed == seed] for seed in order]
+    return [block for block in blocks if block]
+
+
+def look(sitting: Sitting, seed: int, looks: int) -> dict[str, Any]:
+    """One look at what is drawn so far; its intervals are wider, so that all looks together err in 5 % of cases."""
+    z = NormalDist().inv_cdf(1 - LEVEL / looks / 2)
+    shares = vars(sitting.accuracies(sitting.after, sitting.rules))
+    spans = {name: wilson(share.value, share.n, z) for name, share in shares.items()}
+    halves = {name: 1.0 if math.isnan(low) else (high - low) / 2 for name, (low, high) in spans.items()}
+    return {"after_seed": seed, "n": len(sitting.cells), "level": LEVEL / looks, "half_widths": halves}
+
+
+def erased(edit: Edit | None) -> Iterator[str]:
+    """The names of the concepts an edit says it erased, those of its parents included."""
+    if edit is None:
+        return
+    for record in (edit.about, *(parent["about"] for parent in edit.about.get("parents", ()))):
+        for concept in record.get("concepts", ()):
+            yield concept["name"] if isinstance(concept, Mapping) else str(concept)
+
+
+def _suite(given: Suite | str) -> Suite:
+    return given if isinstance(given, Suite) else suite(given)
+
+
+def _rules(given: Rules | str) -> Rules:
+    return given if isinstance(given, Rules) else PRESETS[match(given, PRESETS, "preset of the accuracies")]
+
+
+def tools(canvas: Suite, device: str, reader: Probe | None = None) -> tuple[Probe, Clip | None]:
+    """The probe, unless one is given, and the CLIP that read a suite's pictures; BadInput when it lacks a label."""
+    eyes = reader or probe_of(canvas, device)
+    check_labels(canvas, eyes)
+    return eyes, clip(canvas.clip, device) if canvas.clip else None
+
+
+def check_labels(canvas: Suite, eyes: Probe) -> None:
+    """Raises BadInput unless the probe knows every label the suite asks for."""
+    for what, wanted, known in (("style", canvas.styles, eyes.styles), ("object", canvas.objects, eyes.objects)):
+        if missing := set(wanted) - set(known):
+            raise BadInput(
+                f"Probe {eyes.name} cannot see the {what} {sorted(missing)[0]!r} that suite {canvas.name} asks for; "
+                f"it knows {', '.join(known)}."
+            )
+
+
+def _limited(cells: list[Cell], labels: set[str], limit: int | None) -> tuple[list[Cell], int]:
+    """The cells with at most `limit` of those that show no target, and how many that leaves out."""
+    kept = [i for i, cell in enumerate(cells) if cell.style not in labels and cell.object not in labels]
+    if limit is None or len(kept) <= limit:
+        return cells, 0
+    if limit < 1:
+        raise BadInput(f"limit {limit} leaves no image that shows what was kept; give 1 or more.")
+    chosen = {kept[round(k * (len(kept) - 1) / max(1, limit - 1))] for k in range(limit)}
+    dropped = set(kept) - chosen
+    return [cell for i, cell in enumerate(cells) if i not in dropped], len(dropped)
+
+
+def _marks(scores: Mapping[str, Score], edit: Edit, eyes: Probe) -> Iterator[str]:
+    """The honesty checks that run by themselves."""
+    share = scores["invalid"].value
+    if share > COLLAPSED:
+        yield f"collapsed: {share:.0%} of the target rows show nothing, and UA counts them as forgotten"
+    if edit.about.get("steered_by") == eyes.name:
+        yield f"own homework: {eyes.name} steered this edit and now scores it"
+
+
+def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> dict[str, Any]:
+    """What decided the numbers, for whoever wants them again."""
+    sampler = sampler_of(model, canvas)
+    checked = agreement(model.fingerprint, sampler)
+    doubts = [] if checked is None or checked.holds else [checked.sentence]
+    doubts += [UNCHECKED.format(sampler=sampler)] if checked is None and sampler.steps < PUBLISHED_STEPS else []
+    return {
+        "base": model.fingerprint,
+        "suite": {
+            "name": canvas.name, "version": canvas.version, "digest": canvas.digest, "noise": canvas.noise,
+            "encode": canvas.encode, "data": canvas.data,
+        },
+        "seeds": list(canvas.seeds),
+        "sampler": sampler.model_dump(),
+        "agreement": {"hash": checked.hash, "found": checked.sentence} if checked else None,
+        "probe": {
+            "name": eyes.name, "version": eyes.version, "sha256": eyes.sha256, "held_out": dict(eyes.held_out),
+        },
+        "clip": {"name": text.name, "sha256": text.sha256} if text else None,
+        "device": str(model.device),
+        "dtype": str(model.dtype),
+        "torch": torch.__version__,
+        "deviations": [*canvas.deviations, *doubts],
+    }  # fmt: skip

@@ -1,0 +1,201 @@
+"""What a before/after grid should show: the target, other words for it, its nearest neighbours, unrelated pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.judging.judge import erased
+from benchmarks.judging.predictions import sampled
+from benchmarks.pictures.grid import Line, Pair, Verdict, grid
+from benchmarks.probes.base import Probe, probe_of
+from benchmarks.report import Report, shown
+from benchmarks.suites.suite import Suite, Target, suite
+from erase.concept import Concept
+from erase.edit import Edit
+from erase.errors import BadInput
+from erase.model import Denoiser, Shot
+from erase.work import Step, Work
+from generators.pocket.canvas.words import SYNONYMS
+
+# For concepts without listed synonyms: other sentences around the same word.
+SENTENCES = {
+    "style": ("{object}, painted the {style} way", "a {style} picture of {object}", "{style} art showing {object}"),
+    "object": ("a picture of one {object}, {style}", "{style} art showing {object}", "just {object}, {style}"),
+}
+
+
+def rows_for(model: Denoiser, concepts: Sequence[str | Concept], canvas: Suite, columns: int = 3) -> list[Line]:
+    """The rows of a grid for these concepts; a column keeps its seed and the other half of its prompt all the way down.
+
+    A concept the suite does not know is shown in the suite's sentence all the same; neighbours are the suite's labels
+    nearest in the model's own text space, so collateral damage is looked for where this model would do it.
+    """
+    targets = [_target(concept, canvas) for concept in concepts]
+    if not targets:
+        raise BadInput("A grid needs a concept to show; name at least one.")
+    partners = {
+        "style": _partners(canvas.objects, canvas.first_objects, targets, columns),
+        "object": _partners(canvas.styles, (canvas.photo or "", *canvas.first_styles), targets, columns),
+    }
+    turns = [targets[column % len(targets)] for column in range(max(columns, len(targets)))]
+    orders = {target: by_distance(model, target, targets, canvas) for target in dict.fromkeys(turns)}
+
+    def pair(column: int, target: Target, label: str, prompt: str | None = None) -> Pair:
+        partner = partners[target.kind][column % columns]
+        style, thing = (label, partner) if target.kind == "style" else (partner, label)
+        seed = canvas.seeds[column % columns % len(canvas.seeds)]
+        return Pair(Shot(seed, prompt or canvas.sentence(style, thing)), style, thing)
+
+    def said_otherwise(column: int, target: Target) -> Pair:
+        plain = pair(column, target, target.label)
+        prompt = reworded(canvas, plain.style, plain.object, target, column // len(targets))
+        return pair(column, target, target.label, prompt)
+
+    here = range(columns)
+    asked = tuple(pair(column, target, target.label) for column, target in enumerate(turns))
+    lines = [Line("Target", "should be gone", asked[:columns], True)]
+    lines += [Line("", "", asked[start : start + columns], True) for start in range(columns, len(asked), columns)]
+    lines.append(Line("Paraphrase", "the same in other words", tuple(said_otherwise(c, turns[c]) for c in here), True))
+    if all(orders.values()):
+        places = [(c, turns[c], orders[turns[c]], c // len(targets)) for c in here]
+        near = tuple(pair(c, target, order[turn % len(order)]) for c, target, order, turn in places)
+        far = tuple(pair(c, target, order[-1 - turn % len(order)]) for c, target, order, turn in places)
+        lines.append(Line("Neighbours", "nearest in meaning, should stay", near, False))
+        lines.append(Line("Unrelated", "should stay", far, False))
+    return lines
+
+
+def draw_grid(
+    model: Denoiser,
+    edit: Edit,
+    path: str | Path,
+    *,
+    concepts: Sequence[str | Concept] = (),
+    canvas: Suite | str = "pocket-canvas",
+    report: Report | None = None,
+    reader: Probe | None = None,
+    title: str = "",
+    strength: float = 1.0,
+    batch: int = 32,
+) -> Work[Path]:
+    """Draws the grid of an edit: the same shots before and after, with the probe's verdict under every picture."""
+    canvas = canvas if isinstance(canvas, Suite) else suite(canvas)
+    reader = reader or probe_of(canvas, str(model.device))
+    named = list(concepts) or list(erased(edit))
+    lines = rows_for(model, named, canvas)
+    shots = [pair.shot for line in lines for pair in line.pairs]
+    with sampled(model, canvas):
+        before = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
+    with sampled(model, canvas), edit.worn(model.network, strength):
+        after = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
+    yield Step("grid", len(shots), len(shots), preview=after)
+
+    both = verdicts(lines, before, after, named, canvas, reader)
+    names = ", ".join(concept.name if isinstance(concept, Concept) else concept.replace("_", " ") for concept in named)
+    title = title or f"{names}, erased by {edit.about.get('method', 'an edit')} from {model.name}"
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(shot.seed for shot in shots))
+    footer = f"Under each picture: what {reader.name} reads in it, green where that is as it should be. Seeds {seeds}."
+    return grid(before, after, lines, path, title, subtitle=_scores(report), footer=footer, verdicts=both)
+
+
+def verdicts(
+    lines: Sequence[Line],
+    before: torch.Tensor,
+    after: torch.Tensor,
+    concepts: Sequence[str | Concept],
+    canvas: Suite,
+    reader: Probe,
+) -> list[tuple[Verdict, Verdict]]:
+    """What a probe says of the pictures [n 3 h w] of all pairs before and after these concepts were erased."""
+    gone = {_target(concept, canvas).label for concept in concepts}
+    pairs = [(pair, line.gone) for line in lines for pair in line.pairs]
+    return [
+        (
+            Verdict(_said(canvas, was)),
+            Verdict(_said(canvas, now), _fine(was, now, pair, gone if lost else None, canvas)),
+        )
+        for (pair, lost), was, now in zip(pairs, _read(reader, before), _read(reader, after), strict=True)
+    ]
+
+
+def _target(concept: str | Concept, canvas: Suite) -> Target:
+    """The suite's label for a concept, or the concept's own words where the suite has none."""
+    name = concept.name if isinstance(concept, Concept) else concept
+    try:
+        return canvas.target(name)
+    except BadInput:
+        style = isinstance(concept, Concept) and concept.kind == "style"
+        return Target("style" if style else "object", name)
+
+
+def _partners(labels: Sequence[str], first: Sequence[str], targets: Sequence[Target], columns: int) -> list[str]:
+    """The other half of each column's prompt: labels that are not erased themselves, spread over the vocabulary."""
+    gone = {target.label for target in targets}
+    spread = [labels[(3 * k + 4) % len(labels)] for k in range(len(labels))]
+    free = [label for label in dict.fromkeys([*first, *spread]) if label in labels and label not in gone]
+    if not free:
+        raise BadInput("Every label of the suite is erased, so there is nothing left to show it with.")
+    return [free[column % len(free)] for column in range(columns)]
+
+
+@torch.no_grad()
+def by_distance(model: Denoiser, target: Target, targets: Sequence[Target], canvas: Suite) -> list[str]:
+    """The suite's other labels of the target's kind, nearest first by the cosine of the text encoder's codes."""
+    gone = {other.label for other in targets}
+    labels = canvas.styles if target.kind == "style" else canvas.objects
+    labels = [label for label in labels if label not in gone and label != canvas.photo]
+    codes = model.encode([canvas.spoken(target.label), *map(canvas.spoken, labels)])
+    meaning = (codes.tokens.mean(1) if codes.pooled is None else codes.pooled).float().cpu()
+    # What all the words share says nothing about which are near.
+    meaning = F.normalize(meaning - meaning.mean(0), dim=1)
+    order = (meaning[1:] @ meaning[0]).argsort(descending=True)
+    return [labels[int(place)] for place in order]
+
+
+def reworded(canvas: Suite, style: str, thing: str, target: Target, turn: int) -> str:
+    """A prompt for a cell that shows the target, in other words: a synonym, or another sentence, one after another."""
+    # The first synonym is nearly the label itself; the later ones are the harder test.
+    if words := SYNONYMS.get(target.label, ())[1:]:
+        word = words[turn % len(words)]
+        return canvas.sentence(word, thing) if target.kind == "style" else canvas.sentence(style, word)
+    sentence = SENTENCES[target.kind][turn % len(SENTENCES[target.kind])]
+    return sentence.format(object=canvas.spoken(thing), style=canvas.spoken(style))
+
+
+def _read(reader: Probe, images: torch.Tensor) -> list[tuple[str, str]]:
+    seen = reader(images.nan_to_num(0.0))
+    both = zip(seen.style_prob.argmax(1).tolist(), seen.object_prob.argmax(1).tolist(), strict=True)
+    return [(reader.styles[style], reader.objects[thing]) for style, thing in both]
+
+
+def _said(canvas: Suite, seen: tuple[str, str]) -> tuple[str, str]:
+    return canvas.spoken(seen[1]), canvas.spoken(seen[0])
+
+
+def _fine(was: tuple[str, str], now: tuple[str, str], pair: Pair, gone: set[str] | None, canvas: Suite) -> bool | None:
+    """Whether an edited picture is as it should be: without the `gone` labels it asks for, or, with none, unharmed.
+
+    No opinion (None) on a concept the probe has no word for.
+    """
+    wanted = (pair.style, pair.object)
+    if gone is None:
+        return now in (was, wanted)
+    known = {*canvas.styles, *canvas.objects} & gone
+    asked = [(seen, label) for seen, label in zip(now, wanted, strict=True) if label in known]
+    return all(seen != label for seen, label in asked) if asked else None
+
+
+def _scores(report: Report | None) -> str:
+    """The headline scores in one line, each beside the unedited model's."""
+    if report is None:
+        return ""
+    parts = [
+        f"{name} {shown(name, score.value)} (unedited {shown(name, score.baseline)})"
+        for name, score in report.scores.items()
+        if name in ("UA", "IRA", "CRA", "FID") and not score.unscored
+    ]
+    return "   ·   ".join([*parts, *report.marks])

@@ -1,0 +1,69 @@
+"""The same shots at many strengths of an edit, each picture with a probe's verdict: what a strength slider shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from benchmarks.judging.judge import erased
+from benchmarks.judging.predictions import sampled
+from benchmarks.pages.gallery import rows_for, verdicts
+from benchmarks.pictures.grid import Line, Pair, Verdict
+from benchmarks.probes.base import identity, probe_of
+from benchmarks.suites.suite import Suite
+from erase.edit import Edit
+from erase.errors import BadInput
+from erase.model import Denoiser, Shot
+from erase.work import Work
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Pictures [n 3 h w] and n verdicts by strength, n the cells of all lines in order; 0 is the unedited model."""
+
+    lines: tuple[Line, ...]
+    pictures: dict[float, Tensor]
+    verdicts: dict[float, list[Verdict]]
+    probe: str
+
+
+def look(
+    model: Denoiser,
+    edit: Edit,
+    canvas: Suite,
+    *,
+    prompts: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1),
+    strengths: Sequence[float] = STRENGTHS,
+    batch: int = 32,
+) -> Work[Looked]:
+    """Draws target, paraphrase, neighbours and unrelated, or, given prompts, these with the seeds; at every strength.
+
+    BadInput for a strength that is no plain size, and without any.
+    """
+    if not strengths or not all(0 <= value <= 10 for value in strengths):
+        raise BadInput(
+            f"The strengths {', '.join(map(str, strengths)) or '(none)'} will not do; give some from 0 to 10."
+        )
+    concepts = list(erased(edit))
+    if prompts:
+        lines = [
+            Line(prompt, "", tuple(Pair(Shot(seed, prompt), "", "") for seed in seeds), False) for prompt in prompts
+        ]
+    else:
+        lines = rows_for(model, concepts, canvas, COLUMNS)
+    shots = [pair.shot for line in lines for pair in line.pairs]
+    reader = probe_of(canvas, str(model.device))
+    pictures: dict[float, Tensor] = {}
+    told: dict[float, list[Verdict]] = {}
+    for strength in sorted({0.0, *strengths}):
+        with sampled(model, canvas), edit.worn(model.network, strength):
+            drawn = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
+        pictures[strength] = drawn
+        told[strength] = [after for _, after in verdicts(lines, pictures[0.0], drawn, concepts, canvas, reader)]
+    return Looked(tuple(lines), pictures, told, identity(reader))

@@ -1,0 +1,1 @@
+"""Grids, contact sheets and plots."""

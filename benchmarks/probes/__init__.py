@@ -1,0 +1,1 @@
+"""Probes: the classifiers that read pictures."""

@@ -1,0 +1,1 @@
+"""Cost of our loops beside the published ones; nothing may import these."""

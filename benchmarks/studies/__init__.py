@@ -1,0 +1,1 @@
+"""One file per question; nothing may import a study."""

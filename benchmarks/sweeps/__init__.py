@@ -1,0 +1,1 @@
+"""Many erasures: sweeps, strength curves and leaderboards."""

@@ -1,0 +1,1 @@
+"""Sentences that carry a concept, and everyday sentences that carry none."""

@@ -1,0 +1,169 @@
+"""Rollout banks: the teacher's noise predictions along its own denoising, drawn once and reused at every step.
+
+Everything a frozen teacher says can be asked before the first optimiser step, while the network is still the teacher;
+so there is never a second network, and a step costs one forward per lesson.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from erase.model import BadInput, Codes, Denoiser, Shot, Trajectory
+from erase.prompts.templates import encode_all
+from erase.rng import number
+from erase.work import Step, Work
+
+T = TypeVar("T")
+
+LIMIT = 2 * 2**30  # bytes of one bank
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One rollout to be made: which concept it belongs to, its prompt, and the anchor's prompt in its place."""
+
+    group: int
+    prompt: str
+    instead: str = ""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """n lessons: the rollout each is from, latents z [n c h w], times t [n], and what the teacher said of them."""
+
+    rollout: Tensor
+    z: Tensor
+    t: Tensor
+    said: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Finished rollouts: latents z and teacher outputs `said` [rollouts steps c h w] at times t [steps]."""
+
+    rollouts: Sequence[Rollout]
+    t: Tensor
+    z: Tensor
+    said: Mapping[str, Tensor]
+
+    def draw(self, randomness: torch.Generator, n: int, group: int | None = None) -> tuple[Tensor, Tensor]:
+        """Which rollouts and which of their steps n lessons come from: uniform each, spread over groups and times.
+
+        With `group` all are of that one.
+        """
+        groups = sorted({rollout.group for rollout in self.rollouts}) if group is None else [group]
+        rounds = math.ceil(n / len(groups))
+        turns = torch.cat([torch.randperm(len(groups), generator=randomness) for _ in range(rounds)])
+        chance = torch.rand(n, generator=randomness)
+        strata = torch.randperm(n, generator=randomness)
+        spread = (strata + torch.rand(n, generator=randomness, dtype=torch.float64)) / n
+        rows = []
+        for turn, luck in zip(turns[:n].tolist(), chance.tolist(), strict=True):
+            own = [row for row, rollout in enumerate(self.rollouts) if rollout.group == groups[turn]]
+            rows.append(own[int(luck * len(own))])
+        return torch.tensor(rows), (spread * len(self.t)).long().clamp_(max=len(self.t) - 1)
+
+    def lessons(self, randomness: torch.Generator, n: int, model: Denoiser, group: int | None = None) -> Lessons:
+        """n lessons drawn at random: latents in the network's dtype, the teacher's words in fp32 for the loss."""
+        rollout, step = self.draw(randomness, n, group)
+        said = {name: values[rollout, step].to(model.device, torch.float32) for name, values in self.said.items()}
+        z = self.z[rollout, step].to(model.device, model.dtype)
+        return Lessons(rollout, z, self.t[step].to(model.device), said)
+
+
+def plan(spoken: Sequence[Sequence[tuple[str, str]]], seeds: int, *, every: bool) -> list[Rollout]:
+    """`seeds` rollouts for each concept, its texts in turn; with `every` more if that would leave a text out."""
+    rollouts = []
+    for group, texts in enumerate(spoken):
+        for turn in range(max(seeds, len(texts)) if every else seeds):
+            prompt, instead = texts[(turn + (0 if every else group)) % len(texts)]
+            rollouts.append(Rollout(group, prompt, instead))
+    return rollouts
+
+
+def teach(
+    model: Denoiser,
+    rollouts: Sequence[Rollout],
+    label: str,
+    listen: Sequence[str],
+    *,
+    seed: int,
+    guidance: float,
+    steps: int,
+    batch: int = 16,
+    dtype: torch.dtype = torch.float16,
+    state: Mapping[str, Tensor] | None = None,
+) -> Work[Bank]:
+    """Rolls the model out and writes down what it says: one Step per denoising step.
+
+    `listen` names what is kept: "present" and "absent" (both come free with guidance), "instead" (the prediction for
+    the anchor's prompt, one more forward). `state` holds the finished rollouts of an interrupted run under `label`.
+    fp16 keeps 10 bits of values of order one, more than bf16. Raises BadInput if the bank would exceed 2 GiB.
+    """
+    shape = (len(rollouts), steps, *model.latent_shape)
+    wanted = (1 + len(listen)) * math.prod(shape) * torch.empty((), dtype=dtype).element_size()
+    if wanted > LIMIT:
+        raise BadInput(f"The rollout bank would take {wanted / 2**30:.1f} GiB; use fewer seeds or steps.")
+    books = {name: torch.empty(shape, dtype=dtype) for name in ("z", *listen)}
+    times, done = torch.zeros(steps, dtype=torch.long), 0
+    if state is not None and f"{label}.t" in state:
+        times = state[f"{label}.t"].clone()
+        done = len(state[f"{label}.z"])
+        for name, book in books.items():
+            book[:done] = state[f"{label}.{name}"]
+
+    def finished() -> dict[str, Tensor]:
+        return {f"{label}.t": times, **{f"{label}.{name}": book[:done] for name, book in books.items()}} if done else {}
+
+    codes = encode_all(model, [rollout.instead for rollout in rollouts]) if "instead" in listen else None
+    per_rollout = steps * (2 if codes else 1)
+    total = len(rollouts) * per_rollout
+    while done < len(rollouts):
+        some = range(done, min(done + batch, len(rollouts)))
+        shots = [Shot(number(seed, label, row) % 2**31, rollouts[row].prompt) for row in some]
+        rolled = model.trajectory(shots, guidance=guidance, steps=steps)
+        walked = yield from relayed(rolled, label, done * per_rollout, len(some) * steps, total, finished)
+        heard = {"z": walked.z, "present": walked.present, "absent": walked.absent}
+        if codes is not None:
+            heard["instead"] = torch.empty_like(walked.z)
+            for step, prediction in enumerate(_asked(model, walked, codes[some.start : some.stop])):
+                heard["instead"][:, step] = prediction
+                yield Step(label, done * per_rollout + len(some) * (steps + step + 1), total, state=finished)
+        for name, book in books.items():
+            book[some.start : some.stop] = heard[name]
+        times, done = walked.t.clone(), some.stop
+    return Bank(rollouts, times, books["z"], {name: books[name] for name in listen})
+
+
+def remembered(bank: Bank, label: str) -> dict[str, Tensor]:
+    """A whole bank as the flat tensors `teach` goes on from."""
+    return {f"{label}.t": bank.t, f"{label}.z": bank.z, **{f"{label}.{name}": book for name, book in bank.said.items()}}
+
+
+def _asked(model: Denoiser, walked: Trajectory, codes: Codes) -> Iterator[Tensor]:
+    for step, t in enumerate(walked.t):
+        with torch.no_grad():
+            z = walked.z[:, step].to(model.device, model.dtype)
+            prediction = model.predict_noise(z, t.to(model.device).expand(len(z)), codes).cpu()
+        yield prediction
+
+
+def relayed(
+    work: Work[T], label: str, before: int, span: int, total: int, state: Callable[[], dict[str, Tensor]]
+) -> Work[T]:
+    """Another job's Steps as part of this one: its progress fills `span` units after `before`."""
+    try:
+        while True:
+            step = next(work)
+            part = span * step.done // (step.total or step.done or 1)
+            yield Step(label, before + part, total, step.loss, step.preview, state)
+    except StopIteration as end:
+        return end.value
+    finally:
+        work.close()

@@ -1,0 +1,111 @@
+"""Edits from what was exported: edit files, exact or compressed, LoRAs, and text encoders less those of their base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from erase import ledger
+from erase.edit import Edit, canonical
+from erase.errors import BadInput
+from erase.low_rank import product
+from generators.checkpoints.tensors import contents, header
+
+ABOUT, MODULES = "erase.about", "erase.modules"
+# The ends of a LoRA's two names per layer: kohya's and PEFT's.
+PAIRS = ((".lora_up.weight", ".lora_down.weight"), (".lora_B.weight", ".lora_A.weight"))
+
+
+def lora_header(edit: Edit, modules: Mapping[str, str]) -> dict[str, str]:
+    """Metadata from which `read` makes an Edit again: its provenance, and the parameter each layer means."""
+    return {ABOUT: json.dumps(dict(edit.about), sort_keys=True), MODULES: json.dumps(dict(modules), sort_keys=True)}
+
+
+def place(path: Path) -> Path | None:
+    """Where an exported edit lies: the path itself, or the file in a folder; None where there is none.
+
+    A folder of text encoders is an edit as a whole.
+    """
+    if not path.is_dir():
+        return path if _is_edit(path) else None
+    if (path / "model_index.json").is_file():
+        return None
+    held = [file for file in path.glob("*.safetensors") if _is_edit(file)]
+    if len(held) == 1:
+        return held[0]
+    return path if any(ABOUT in header(file)[1] for file in _towers(path).values()) else None
+
+
+def _is_edit(path: Path) -> bool:
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    tensors, metadata = header(path)
+    return bool({"edit", MODULES} & metadata.keys()) or any(name.endswith(PAIRS[0] + PAIRS[1]) for name in tensors)
+
+
+def read(path: Path) -> Edit:
+    """The Edit at a `place`; BadInput for a LoRA that does not say which weights of which model it changes."""
+    if path.is_dir():
+        return _difference(path)
+    metadata = header(path)[1]
+    if "edit" in metadata:
+        return Edit.load(path)
+    if MODULES not in metadata:
+        raise BadInput(
+            f"{path} is a LoRA of another program: it does not say which weights of which model it changes. Merge it "
+            "into its base model there, and give the merged model."
+        )
+    tensors = contents(path)
+    try:
+        modules = json.loads(metadata[MODULES])
+        return Edit({name: _delta(tensors, module) for module, name in modules.items()}, json.loads(metadata[ABOUT]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is damaged ({error}); export it again.") from error
+
+
+def base(edit: Edit, path: Path) -> str:
+    """The model an edit file was made for, as it was named then; BadInput where the file does not say."""
+    found = ledger.common(edit.about, "model")
+    if found is None:
+        raise BadInput(f"{path} does not say which model it was made for; wear it with the Python API, Edit.worn.")
+    return found
+
+
+def _towers(folder: Path) -> dict[str, Path]:
+    """The text encoders of a folder by the part of a model they replace."""
+    files = {"text": folder / "model.safetensors"} if (folder / "config.json").is_file() else {
+        "text": folder / "text_encoder" / "model.safetensors", "text_2": folder / "text_encoder_2" / "model.safetensors"
+    }  # fmt: skip
+    return {part: file for part, file in files.items() if file.is_file()}
+
+
+def _difference(folder: Path) -> Edit:
+    """What text encoders have that those of their base do not, at the dtype they are stored in."""
+    from generators.loading import load  # late, for it imports what reads models
+
+    towers = _towers(folder)
+    about = json.loads(next(metadata[ABOUT] for file in towers.values() if ABOUT in (metadata := header(file)[1])))
+    model = load(base(Edit({}, about), folder), device="cpu", dtype="fp32")
+    before = {canonical(name): weight.detach() for name, weight in model.network.named_parameters()}
+    deltas = {}
+    for part, file in towers.items():
+        for name, weight in contents(file).items():
+            old = before.get(f"{part}.{name}")
+            if old is None or old.shape != weight.shape:
+                raise BadInput(f"{folder} holds another text encoder than {model.name}, which it says it was made for.")
+            delta = weight.float() - old.to(weight.dtype).float()
+            if delta.any():
+                deltas[f"{part}.{name}"] = delta
+    return Edit(deltas, about)
+
+
+def _delta(tensors: Mapping[str, Tensor], module: str) -> Tensor:
+    for up, down in PAIRS:
+        if module + up in tensors:
+            first, second = tensors[module + up], tensors[module + down]
+            scale = float(tensors[f"{module}.alpha"]) / len(second) if f"{module}.alpha" in tensors else 1.0
+            return product(first.flatten(1), second) * scale
+    raise KeyError(f"nothing for {module}")

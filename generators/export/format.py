@@ -1,0 +1,99 @@
+"""What every export format says about itself, and the list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from erase.edit import Edit
+from erase.work import Work
+
+if TYPE_CHECKING:
+    from generators.stable_diffusion.adapter import StableDiffusion
+    from generators.stylegan2.adapter import StyleGan
+
+    Model = StableDiffusion | StyleGan
+
+# Each is a module of this package that defines FORM; the order is the one they are listed in.
+FORMS = ("pipeline", "single-file", "kohya-lora", "diffusers-lora", "plugin", "edit", "gan")
+OF_GANS = ("edit", "gan")
+DIFFUSION = ("unet.", "text.", "text_2.")  # how the parameters of a diffusion model begin
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user may ask of a format: how much of the edit, stored how, and how exactly.
+
+    `dtype` None keeps what the model or the edit has; `variant` goes into a pipeline's file names; low-rank formats
+    take a relative `error`, a `rank`, or the `size` in megabytes that they should stay below.
+    """
+
+    strength: float = 1.0
+    dtype: torch.dtype | None = None
+    variant: str | None = None
+    error: float | None = None
+    rank: int | None = None
+    size: float | None = None
+
+    @property
+    def compressed(self) -> bool:
+        """Whether low rank was asked for."""
+        return not self.error is self.rank is self.size is None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a recipe for loading names: the written file or folder, the base model, a prompt, and which kind it is."""
+
+    path: str
+    base: str
+    prompt: str
+    kind: str  # sd1, sd2, xl or gan
+    v_prediction: bool = False
+    variant: str | None = None
+
+
+# What writing left behind for the card: ranks and errors of a low-rank format.
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One format. `files` are those of its files that a target may be named after, by how that name ends; `adds` says
+    that it is no whole model but is added to the base; `options` are the fields of Asked it takes beside strength and
+    dtype; `approximates` says whether something is left out."""
+
+    about: str
+    opens: str
+    files: Mapping[str, str]
+    write: Callable[[Any, Edit, Path, Asked], Work[Facts]]
+    recipe: Callable[[Place], str]
+    adds: bool = False
+    options: tuple[str, ...] = ()
+    approximates: Callable[[Asked], bool] = lambda asked: False
+    refusal: Callable[[Edit, Asked], str | None] = lambda edit, asked: None
+
+    @property
+    def file(self) -> str | None:
+        """The one file it consists of; None for a folder of several."""
+        return next(iter(self.files.values())) if len(self.files) == 1 else None
+
+
+def form(name: str) -> Form:
+    """A format by its name in FORMS."""
+    return import_module(f"generators.export.formats.{name.replace('-', '_')}").FORM
+
+
+def refusal(name: str, edit: Edit, asked: Asked) -> str | None:
+    """Why this edit cannot be exported in a format, in a sentence; None where it can."""
+    diffusion = all(parameter.startswith(DIFFUSION) for parameter in edit.deltas)
+    if name not in OF_GANS and not diffusion:
+        return f"This edit changes a GAN, which goes out as {' or '.join(OF_GANS)}."
+    if name == "gan" and diffusion and edit.deltas:
+        return "This edit changes a diffusion model; gan is for generators."
+    return form(name).refusal(edit, asked)

@@ -1,0 +1,1 @@
+"""One file per export format; the list of formats is this folder."""

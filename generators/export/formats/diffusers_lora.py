@@ -1,0 +1,66 @@
+"""The edit as a LoRA under PEFT's names, for `load_lora_weights` of diffusers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from erase.edit import Edit
+from erase.work import Work
+from generators.checkpoints.text_encoder_edit import lora_header
+from generators.export import low_rank, modelspec
+from generators.export.format import Asked, Facts, Form, Place
+from generators.export.formats.kohya_lora import REMOVABLE
+
+if TYPE_CHECKING:
+    from generators.stable_diffusion.adapter import StableDiffusion
+
+FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for in a folder
+TOWERS = {"unet": "unet", "text": "text_encoder", "text_2": "text_encoder_2"}
+
+
+def module_name(parameter: str) -> str:
+    """A parameter's layer as a pipeline names it."""
+    tower, _, rest = parameter.removesuffix(".weight").partition(".")
+    return f"{TOWERS[tower]}.{rest}"
+
+
+def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
+    made = yield from low_rank.factors(edit, asked, leave_out=True)
+    # The names have no place for alpha: a reader takes one rank for all layers of a file and scales by it.
+    rank = made.facts["ranks"][1]
+    tensors: dict[str, Tensor] = {}
+    for parameter, each in made.factors.items():
+        module, each = module_name(parameter), each.padded(rank)
+        ones = (1,) * (each.down.ndim - 2)
+        tensors[f"{module}.lora_A.weight"] = each.down
+        tensors[f"{module}.lora_B.weight"] = each.up.reshape(*each.up.shape, *ones)
+    header = modelspec.header(model, tensors, edit, adapter="lora")
+    header |= lora_header(edit, {module_name(parameter): parameter for parameter in made.factors})
+    save_file(tensors, folder / FILE, metadata={"format": "pt", **header})
+    return {**made.facts, "ranks": [rank, rank]}
+
+
+def _recipe(place: Place) -> str:
+    return (
+        "Needs peft. Other programs often do not know these names; for them export `kohya-lora`.\n\n"
+        "```python\nfrom diffusers import DiffusionPipeline\n\n"
+        f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\npipe.load_lora_weights("{place.path}")\n'
+        f'image = pipe("{place.prompt}").images[0]\n```\n\n{REMOVABLE}'
+    )
+
+
+FORM = Form(
+    about="a LoRA under PEFT's names",
+    opens="diffusers, PEFT",
+    files={".safetensors": FILE},
+    adds=True,
+    options=("error", "rank", "size"),
+    approximates=lambda asked: True,
+    refusal=low_rank.refusal,
+    write=_write,
+    recipe=_recipe,
+)

@@ -1,0 +1,1 @@
+"""Scripts that run in a clean process; they never import this package."""

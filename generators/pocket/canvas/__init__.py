@@ -1,0 +1,1 @@
+"""Pocket Canvas: procedural pictures of objects in themes, their words, and their probe."""

@@ -1,0 +1,1 @@
+"""Pocket Faces: procedural faces, their attributes, and their probe."""

@@ -1,0 +1,94 @@
+"""The shapes of the pocket models: the real classes of diffusers, transformers and open_clip, made small."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators.pocket.canvas.tokens import ASSETS, CONTEXT
+
+TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 192, 4, 3
+LATENT_CHANNELS, LATENT_SIDE = 32, 8
+
+
+def vocabulary_size() -> int:
+    """How many tokens the learnt tokenizer has; the end token is the last of them."""
+    return len(json.loads((ASSETS / "pocket-sd" / "tokenizer" / "vocab.json").read_text()))
+
+
+def vae() -> Any:
+    """AutoencoderKL, factor 8 as in Stable Diffusion; 8 × 8 × 32 latents, since 16 channels blur 64 px drawings."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        sample_size=64, latent_channels=LATENT_CHANNELS, block_out_channels=(16, 32, 96, 160),
+        layers_per_block=1, norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+
+
+def unet() -> Any:
+    """UNet2DConditionModel with cross-attention at both of its levels."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIDE, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
+        block_out_channels=(96, 192), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=TEXT_WIDTH, attention_head_dim=4, norm_num_groups=16,
+    )  # fmt: skip
+
+
+def clip_config() -> dict[str, Any]:
+    """The `model_cfg` of an open_clip folder."""
+    return {
+        "embed_dim": 192,
+        "vision_cfg": {"image_size": 64, "layers": 5, "width": 160, "head_width": 40, "patch_size": 8},
+        "text_cfg": {
+            "context_length": CONTEXT, "vocab_size": vocabulary_size(), "width": TEXT_WIDTH,
+            "heads": TEXT_HEADS, "layers": TEXT_LAYERS,
+            "hf_tokenizer_name": "pocket-clip",
+        },
+    }  # fmt: skip
+
+
+def text_encoder(clip_weights: dict[str, Tensor]) -> Any:
+    """pocket-clip's text tower as a transformers CLIPTextModel: the same numbers under the other library's names."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    size = vocabulary_size()
+    model = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=size, hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=TEXT_LAYERS, num_attention_heads=TEXT_HEADS,
+            max_position_embeddings=CONTEXT, hidden_act="gelu", projection_dim=192,
+            bos_token_id=size - 2, eos_token_id=size - 1, pad_token_id=size - 1,
+        )
+    )  # fmt: skip
+    renamed = {
+        "embeddings.token_embedding.weight": clip_weights["token_embedding.weight"],
+        "embeddings.position_embedding.weight": clip_weights["positional_embedding"],
+        "final_layer_norm.weight": clip_weights["ln_final.weight"],
+        "final_layer_norm.bias": clip_weights["ln_final.bias"],
+    }
+    for i in range(TEXT_LAYERS):
+        theirs, ours = f"transformer.resblocks.{i}.", f"encoder.layers.{i}."
+        for end in ("weight", "bias"):
+            q, k, v = clip_weights[f"{theirs}attn.in_proj_{end}"].chunk(3)
+            renamed |= {
+                f"{ours}self_attn.{n}_proj.{end}": part.clone() for n, part in zip("qkv", (q, k, v), strict=True)
+            }
+            renamed[f"{ours}self_attn.out_proj.{end}"] = clip_weights[f"{theirs}attn.out_proj.{end}"]
+            renamed[f"{ours}layer_norm1.{end}"] = clip_weights[f"{theirs}ln_1.{end}"]
+            renamed[f"{ours}layer_norm2.{end}"] = clip_weights[f"{theirs}ln_2.{end}"]
+            renamed[f"{ours}mlp.fc1.{end}"] = clip_weights[f"{theirs}mlp.c_fc.{end}"]
+            renamed[f"{ours}mlp.fc2.{end}"] = clip_weights[f"{theirs}mlp.c_proj.{end}"]
+    inner = getattr(model, "text_model", model)  # transformers < 5.6 nests the tower one level deeper
+    state = inner.state_dict()
+    with torch.no_grad():
+        for name, value in renamed.items():
+            state[name].copy_(value)
+    return model.eval()

@@ -1,0 +1,147 @@
+"""The denoising loop, one Step per call of the U-Net: with the pipeline's own scheduler, or with DDIM for banks.
+
+Step for step it computes what the stock diffusers pipelines compute, so an exported folder draws the same pictures.
+Gradients are switched off inside each step and never while the caller holds the generator.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor
+
+from erase.errors import BadInput
+from erase.model import Codes, Shot, Trajectory
+from erase.work import Step, Work
+
+if TYPE_CHECKING:
+    from generators.stable_diffusion.adapter import StableDiffusion
+
+
+def streams(shots: Sequence[Shot]) -> list[torch.Generator]:
+    """One generator per shot, on the CPU: the same noise on every machine and in every batch."""
+    return [torch.Generator("cpu").manual_seed(shot.seed) for shot in shots]
+
+
+def standard_noise(model: StableDiffusion, generators: Sequence[torch.Generator]) -> Tensor:
+    """N(0, 1) latents [n c h w], drawn in the model's dtype as the stock pipelines do."""
+    drawn = [torch.randn((1, *model.latent_shape), generator=each, dtype=model.dtype) for each in generators]
+    return torch.cat(drawn).to(model.device)
+
+
+def denoise(
+    model: StableDiffusion,
+    shots: Sequence[Shot],
+    *,
+    steps: int,
+    guidance: float,
+    batch: int,
+    codes: Codes | None = None,
+) -> Work[Tensor]:
+    """The final latents [n c h w] of shots, on the CPU; `codes`, one per shot, are read in place of their prompts."""
+    if steps < 1 or batch < 1:
+        raise BadInput(f"Drawing needs at least one step and a batch of one; given {steps} steps, batches of {batch}.")
+    finished: list[Tensor] = []
+    total = done = 0
+    codes = _read(model, [shot.prompt for shot in shots]) if codes is None else codes
+    # As in stock diffusers a scale of 1 or less means no guidance at all.
+    absent = model.unconditional() if guidance > 1 else None
+    for start in range(0, len(shots), batch):
+        scheduler = type(model.scheduler).from_config(model.scheduler.config)
+        scheduler.set_timesteps(steps, device=model.device)
+        if model.family == "xl" and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        total = total or len(scheduler.timesteps) * -(-len(shots) // batch)
+        generators = streams(shots[start : start + batch])
+        z = standard_noise(model, generators) * scheduler.init_noise_sigma
+        own = codes[start : start + batch]
+        options = _options(scheduler, generators)
+        for t in scheduler.timesteps:
+            z = _step(model, scheduler, z, t, own, absent, guidance, options)
+            done += 1
+            yield Step("sample", done, total)
+        finished.append(z.cpu())
+    return torch.cat(finished) if finished else torch.empty((0, *model.latent_shape))
+
+
+@torch.no_grad()
+def _read(model: StableDiffusion, prompts: list[str]) -> Codes:
+    return model.encode(prompts or [""])
+
+
+@torch.no_grad()
+def _step(
+    model: StableDiffusion,
+    scheduler: Any,
+    z: Tensor,
+    t: Tensor,
+    present: Codes,
+    absent: Codes | None,
+    guidance: float,
+    options: dict[str, Any],
+) -> Tensor:
+    if absent is None:
+        said = model.unet_output(scheduler.scale_model_input(z, t), t, present)
+    else:
+        without, with_prompt = _halves(model, scheduler.scale_model_input(torch.cat([z, z]), t), t, present, absent)
+        said = without + guidance * (with_prompt - without)
+    return scheduler.step(said, t, z, **options, return_dict=False)[0].to(z.dtype)
+
+
+def _halves(model: StableDiffusion, z: Tensor, t: Tensor, present: Codes, absent: Codes) -> tuple[Tensor, Tensor]:
+    """Both halves of a guided call in one batch: without the prompt, then with it; `z` holds the latents twice."""
+    without, with_prompt = model.unet_output(z, t, Codes.cat([absent.repeat(len(present)), present])).chunk(2)
+    return without, with_prompt
+
+
+def _options(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
+    """The keywords this scheduler's step takes, out of those the stock pipelines pass."""
+    accepted = inspect.signature(scheduler.step).parameters
+    return {name: value for name, value in {"eta": 0.0, "generator": generators}.items() if name in accepted}
+
+
+def rollout(
+    model: StableDiffusion, shots: Sequence[Shot], *, guidance: float, steps: int, batch: int
+) -> Work[Trajectory]:
+    """Guided DDIM rollouts (η = 0) over the scheduler's grid of times, with both predictions at each call."""
+    if steps < 1 or batch < 1 or not shots:
+        raise BadInput(f"A rollout needs shots, steps and a batch; given {len(shots)}, {steps} and {batch}.")
+    scheduler = model.ddim()
+    scheduler.set_timesteps(steps)
+    times = [int(t) for t in scheduler.timesteps]
+    shape = (len(shots), len(times), *model.latent_shape)
+    book = {name: torch.empty(shape) for name in ("z", "present", "absent")}
+    codes, absent = _read(model, [shot.prompt for shot in shots]), model.unconditional()
+    total, done = len(times) * -(-len(shots) // batch), 0
+    for start in range(0, len(shots), batch):
+        rows = slice(start, start + batch)
+        z = standard_noise(model, streams(shots[rows]))
+        for column, t in enumerate(times):
+            book["z"][rows, column] = z.float().cpu()
+            z = _walk(model, scheduler, z, t, codes[rows], absent, guidance, book, (rows, column))
+            done += 1
+            yield Step("rollout", done, total)
+    return Trajectory(book["z"], torch.tensor(times), book["present"], book["absent"])
+
+
+@torch.no_grad()
+def _walk(
+    model: StableDiffusion,
+    scheduler: DDIMScheduler,
+    z: Tensor,
+    t: int,
+    present: Codes,
+    absent: Codes,
+    guidance: float,
+    book: dict[str, Tensor],
+    place: tuple[slice, int],
+) -> Tensor:
+    time = torch.tensor(t, device=model.device)
+    without, with_prompt = _halves(model, torch.cat([z, z]), time, present, absent)
+    book["absent"][place] = model.as_noise(without, z, time).float().cpu()
+    book["present"][place] = model.as_noise(with_prompt, z, time).float().cpu()
+    return scheduler.step(without + guidance * (with_prompt - without), t, z, eta=0.0, return_dict=False)[0].to(z.dtype)

@@ -1,0 +1,326 @@
+"""The page's handlers without a page: what the buttons ask for, what is shown of it, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.cli.options import parse
+from app.queue import paths, queue
+from app.runs.erase import erase_in
+from app.runs.run import Run
+from app.verbs import serve
+from app.verbs.look import _kept, read_strengths
+from app.web import actions, charts, forms, queue_view, run_view, shelf, task_view
+from benchmarks.pages.strengths import Looked
+from benchmarks.pictures.grid import Line, Pair, Verdict
+from benchmarks.report import Report, Score
+from erase.errors import BadInput
+from erase.methods.registry import knobs, method, method_names
+from erase.model import Shot
+from erase.work import drain
+from tests.app.runs.conftest import METHODS, begin, walk_job  # noqa: F401  (a fixture)
+from tests.toys.denoiser import Toy
+
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+@pytest.fixture(autouse=True)
+def studio_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of tests, in which nobody works on the queue."""
+    monkeypatch.setenv("ERASE_METHODS", str(METHODS))
+    monkeypatch.setattr(queue, "start", lambda device=None: None)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(tmp_path: Path, toy: Toy, begin: Callable[..., Run]) -> Run:  # noqa: F811
+    """A finished run of the studio."""
+    made = begin("home/runs/toy-cats-walk-1")
+    drain(erase_in(made, toy, warn=pytest.fail))
+    return made
+
+
+class Tags(HTMLParser):
+    """The tags of a page, to see which of them typed text has become."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def score(value: float) -> Score:
+    return Score(value=value, n=40, low=value - 0.1, high=value + 0.05, baseline=0.1, better="high", probe="p@1")
+
+
+def judged(run: Run, erased: float, kept: float) -> None:
+    scores = {"UA": score(erased), "IRA": score(kept), "CRA": score(kept)}
+    report = Report(scores=scores, job={"suite": "pocket-canvas-small"})
+    (run.folder / "report.json").write_text(report.json_text())
+
+
+def looked(run: Run, good: bool = True) -> None:
+    lines = (
+        Line("Target", "should be gone", (Pair(Shot(1, "a cat"), "", ""),), True),
+        Line("Neighbours", "should stay", (Pair(Shot(2, HOSTILE), "", ""),), False),
+    )
+    strengths = (0.0, 0.5, 1.0)
+    pictures = {s: torch.full((2, 3, 8, 8), s) for s in strengths}
+    told = {s: [Verdict(("Cats", "Photo"), True), Verdict(("Dogs", "Photo"), good or s < 1)] for s in strengths}
+    folder = run.folder / "look" / "0123"
+    index = {"strengths": list(strengths), **_kept(Looked(lines, pictures, told, "p@1"), folder)}
+    queue.write_json(folder / "index.json", index)
+
+
+def test_erase_asks_for_the_commands_a_terminal_would_type() -> None:
+    task = actions.erase("pocket-sd", "Van_Gogh\nCats", keep="Watercolor, Dogs", method="uce", seed="3")
+    first, look, judge = task.commands
+    args = parse(first)
+    assert (args.concept, args.keep, args.method, args.seed) == (["Van_Gogh", "Cats"], ["Watercolor", "Dogs"], "uce", 3)
+    assert args.resume
+    assert Path(args.out) == task.run
+    assert task.run.parent == paths.runs()
+    assert (look, judge) == (("look", str(task.run)), ("judge", str(task.run)))
+    assert task.run.name.startswith("pocket-sd-van-gogh-cats-uce-")
+
+
+def test_the_same_job_is_one_task_and_another_is_another() -> None:
+    first = actions.erase("pocket-sd", "Cats")
+    assert actions.erase("pocket-sd", " Cats ").id == first.id
+    assert actions.erase("pocket-sd", "Cats", seed=1).run != first.run
+    queue.cancel(first)
+    assert actions.erase("pocket-sd", "Cats").id == first.id
+    assert first.status == "queued"
+
+
+@pytest.mark.parametrize("said", [
+    ({'concept': ""}, "What is to be erased"),
+    ({'concept': "Cats", 'seed': "x"}, "The seed takes a whole number; 'x' is none"),
+    ({'concept': "Catz"}, "Did you mean 'cat'"),
+    ({'concept': "Cats", 'keep': "cats"}, "to be erased and kept"),
+    ({'concept': "Cats", 'kind': "thing"}, "Unknown kind 'thing'"),
+    ({'concept': "Cats", 'method': "esd", 'knobs': {"iterations": -1}}, "iterations = -1 will not do"),
+    ({'concept': HOSTILE}, "Unknown concept of pocket-sd"),
+    ({'concept': "Cats", 'model': "--help"}, "no model"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_a_sentence_and_no_task(said: tuple[dict[str, Any], str]) -> None:
+    with pytest.raises(BadInput, match=said[1]):
+        actions.erase(**{"model": "pocket-sd", **said[0]})
+    assert queue.tasks() == []
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", ".", "a/b", "", "-x", "a\0b", "a" * 200])
+def test_a_run_name_leads_nowhere_else(name: str) -> None:
+    with pytest.raises(BadInput):
+        paths.run_folder(name)
+    with pytest.raises(BadInput):
+        actions.finished(name)
+
+
+def test_a_link_out_of_the_runs_folder_is_no_run(tmp_path: Path) -> None:
+    paths.runs().mkdir(parents=True)
+    (paths.runs() / "link").symlink_to(tmp_path)
+    with pytest.raises(BadInput, match="no name of a run"):
+        paths.run_folder("link")
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_knob_is_a_field_with_help_and_comes_back_unchanged(name: str) -> None:
+    fields = forms.fields(name)
+    assert [field.name for field in fields] == [knob.name for knob in knobs(method(name))]
+    assert all(field.info for field in fields)
+    assert forms.changed(name, {field.name: field.value for field in fields}) == {}
+    for preset in method(name).presets:
+        values = {field.name: field.value for field in forms.fields(name, preset)}
+        words = [word for knob, value in forms.changed(name, values).items() for word in forms.typed(knob, value)]
+        read = {key[5:]: text for key, text in vars(_erase_args(name, words)).items() if key.startswith("knob_")}
+        again = {knob: text for knob, text in read.items() if text is not None}
+        assert forms.changed(name, again) == forms.changed(name, values)
+
+
+def _erase_args(name: str, words: list[str]) -> Any:
+    return parse(["erase", "pocket-sd", "--concept", "Cats", "--method", name, "--out", "x", *words])
+
+
+def test_actions_on_a_run_need_its_edit(run: Run, begin: Callable[..., Run]) -> None:  # noqa: F811
+    begin("home/runs/unfinished", seed=1)
+    with pytest.raises(BadInput, match="is lost and has no edit yet"):
+        actions.look("unfinished")
+    with pytest.raises(BadInput, match="There is no run yet"):
+        actions.measure("")
+    name = run.folder.name
+    assert actions.look(name, "a cat", "0:3").commands == (
+        ("look", str(run.folder), "--prompt", "a cat", "--seeds", "0:3"),
+    )
+    assert actions.attack(name, "paraphrase").commands[0][:4] == ("attack", str(run.folder), "--concept", "Cats")
+    with pytest.raises(BadInput, match="Unknown export format 'zip'"):
+        actions.export(name, "zip")
+    with pytest.raises(BadInput, match="not been exported as pipeline yet"):
+        actions.packed(name, "pipeline")
+    whole, thin = (actions.export(name, "edit", 0.5, *more).commands[0] for more in ((), ("fp16", 5)))
+    assert whole[-3:] == ("--force", "--strength", "0.5")
+    assert thin == (*whole, "--dtype", "fp16", "--size", "5")
+    with pytest.raises(BadInput, match="fp7"):
+        actions.export(name, "edit", dtype="fp7")
+
+
+def test_an_export_is_downloaded_as_it_is_or_as_a_zip(run: Run) -> None:
+    one, folder = actions.exported(run, "edit"), actions.exported(run, "pipeline")
+    for file in (one, folder / "unet" / "weights"):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"whole")
+    assert actions.packed(run.folder.name, "edit").read_bytes() == b"whole"
+    archive = actions.packed(run.folder.name, "pipeline")
+    assert archive.suffix == ".zip"
+    assert archive.parent == paths.home() / "downloads"
+
+
+def test_typed_text_is_never_markup(run: Run) -> None:
+    task = queue.submit("look", HOSTILE, run.folder, [["metrics"]])
+    task.note("failed", command=0, error={"kind": "bad-input", "message": HOSTILE})
+    looked(run)
+    for text in (task_view.progress(task.id), queue_view.tasks(), run_view.before_after(run.folder.name)):
+        tags = Tags(text).found
+        assert not [tag for tag in tags if "onerror" in tag[1]]
+        assert not [tag for tag in tags if tag[0] == "img" and not (tag[1]["src"] or "").startswith("data:image/")]
+        assert "onerror" in text  # it is shown, as text
+
+
+def test_before_and_after_at_the_nearest_strength_with_an_alarm(run: Run) -> None:
+    name = run.folder.name
+    assert "No pictures yet" in run_view.before_after(name)
+    looked(run, good=False)
+    half = run_view.before_after(name, 0.6)
+    assert "at strength <b>0.5</b>" in half
+    assert "Over-erasure" not in half
+    assert "1 of 1 pictures" in run_view.before_after(name, 1.0)
+    pictures = [tag[1] for tag in Tags(half).found if tag[0] == "img"]
+    assert next(picture["alt"] for picture in pictures) == "before, seed 1, prompt a cat, probe: Cats, Photo"
+    assert len({picture["src"] for picture in pictures}) == 2  # strength 0 and 0.5
+    before, after = run_view.slider_pair(name, 1.0) or (None, None)
+    assert before.getpixel((0, 0)) == (0, 0, 0)
+    assert after.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_scores_stand_beside_the_unedited_models(run: Run) -> None:
+    assert "Not measured yet" in run_view.scores(run.folder.name)
+    judged(run, 0.9, 0.8)
+    told = run_view.scores(run.folder.name)
+    assert all(text in told for text in ("90.0 %", "80.0 % – 95.0 %", "40", "10.0 %"))
+
+
+def test_runs_are_compared_and_the_better_ones_are_marked(
+    run: Run, toy: Toy, begin: Callable[..., Run]  # noqa: F811
+) -> None:  # fmt: skip
+    assert "Nothing to compare yet" in shelf.compare()
+    other = begin("home/runs/worse", seed=9)
+    drain(erase_in(other, toy, warn=pytest.fail))
+    judged(run, 0.9, 0.8)
+    judged(other, 0.5, 0.4)
+    page = shelf.compare()
+    assert page.count("<circle") == 2
+    assert page.count(f'fill="{charts.COLOURS[0]}"') == 1
+    assert "seed is 0 there and 9 here" in shelf.contrast(run.folder.name, "worse")
+    report = Report.read(other.folder / "report.json").model_copy(update={"job": {"suite": "another"}})
+    (other.folder / "report.json").write_text(report.json_text())
+    assert "Not comparable as they stand" in shelf.compare()
+
+
+def test_progress_shows_steps_losses_and_what_to_do(run: Run) -> None:
+    assert "Nothing is being done yet" in task_view.progress("")
+    task = actions.measure(run.folder.name)
+    assert "0 before it in the queue" in task_view.progress(task.id)
+    with queue.held(task):
+        task.note("running", command=0, what="x", stage="draw", done=3, total=12, left=20.0)
+        shown = task_view.progress(task.id)
+    assert "draw 3 of 12, about 20 s left" in shown
+    assert 'value="0.250"' in shown or "value=0.250" in shown
+    assert "polyline" in shown
+    assert "Press Resume" in task_view.progress(task.id)  # nobody holds it any more
+    assert task_view.losses(run.folder)["length"][-1] == (8, 8.0)
+    assert task_view.task_of(run.folder.name) == task.id == task_view.current()
+
+
+def test_strengths_are_read_and_refused() -> None:
+    assert read_strengths("1,0,0.5") == [0.0, 0.5, 1.0]
+    with pytest.raises(BadInput, match="no list of strengths"):
+        read_strengths("much")
+
+
+def test_other_machines_need_a_login() -> None:
+    with pytest.raises(BadInput, match="needs a login"):
+        serve.serve(parse(["serve", "--host", "0.0.0.0"]))
+    with pytest.raises(BadInput, match="both not empty"):
+        serve.serve(parse(["serve", "--auth", "me:"]))
+    with pytest.raises(BadInput, match="ports are numbers"):
+        serve.refuse_taken("127.0.0.1", 70_000)
+
+
+def test_a_missing_gradio_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"pip install 'concept-erasure-studio\[studio\]'"):
+        serve.serve(parse(["serve"]))
+
+
+def test_no_other_verb_imports_gradio() -> None:
+    code = "import sys, app.cli.main; app.cli.main.main(['metrics']); assert not {'gradio', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_answers_confine_the_browser_and_pages_name_no_other_host() -> None:
+    pytest.importorskip("gradio")
+    server = importlib.import_module("app.web.server")
+    page = (
+        b'<html><meta content="https://elsewhere.example/x.png"/><link href="https://fonts.example">' + b"<p>here</p>"
+    )
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/html"), (b"content-length", str(len(page)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": page[:20], "more_body": True})
+        await send({"type": "http.response.body", "body": page[20:]})
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(server.confined(served)({"type": "http", "headers": []}, None, send))
+    headers = dict(sent[0]["headers"])
+    assert b"connect-src 'self'" in headers[b"content-security-policy"]
+    assert b"example" not in sent[1]["body"]
+    assert b"<p>here</p>" in sent[1]["body"]
+    assert headers[b"content-length"] == str(len(sent[1]["body"])).encode()
+
+
+def test_the_login_takes_the_whole_pair() -> None:
+    pytest.importorskip("gradio")
+    check = importlib.import_module("app.web.server")._checker(("me", "secret"))
+    assert check("me", "secret")
+    assert not any(check(*pair) for pair in (("me", "Secret"), ("you", "secret"), ("", "")))
+
+
+def test_a_run_from_elsewhere_is_adopted_once(tmp_path: Path, toy: Toy, begin: Callable[..., Run]) -> None:  # noqa: F811
+    there = begin("elsewhere")
+    with pytest.raises(BadInput, match="holds no edit yet"):
+        actions.adopt(str(there.folder))
+    drain(erase_in(there, toy, warn=pytest.fail))
+    adopted = actions.adopt(str(there.folder))
+    assert adopted.folder.parent == paths.runs()
+    assert adopted.edit().hash == there.edit().hash
+    actions.adopt(str(there.folder))
+    assert [task.kind for task in queue.tasks()] == ["look"]
+    assert [name for _, name in task_view.run_names()] == [adopted.folder.name]

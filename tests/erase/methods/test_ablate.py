@@ -1,0 +1,127 @@
+"""Concept Ablation: captions in pairs, a teacher that stands still, and anchors that need protection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from erase.borrow import borrowed, substituted
+from erase.concept import Concept
+from erase.methods.ablate import Ablation, needs_prior
+from erase.model import Shot
+from erase.training.deltas import Ask, Masters, errors
+from erase.training.slices import select
+from erase.work import Step, drain
+from tests.toys.denoiser import Toy
+
+QUICK: dict[str, Any] = {"iterations": 4, "batch": 2, "seeds": 4, "steps": 3, "keep_seeds": 2, "lr": 1e-3}
+
+
+def test_the_anchor_s_own_words_give_no_gradient(toy: Toy) -> None:
+    z, t = torch.randn(2, *toy.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 800])
+    with torch.no_grad():
+        anchor, concept = toy.encode(["painting"] * 2), toy.encode(["Van Gogh"] * 2)
+        said = toy.predict_noise(z, t, anchor)
+    masters = Masters(toy.network, select(toy.network, "kv"), lr=1e-3)
+
+    def gradient(codes: Any) -> float:
+        with borrowed(toy.network, train=False), substituted(toy.network, masters.weights()):
+            loss = errors(toy, {"erase": Ask(z, t, codes, said)})["erase"]
+            return max(float(part.abs().max()) for part in masters.gradients(loss).values())
+
+    assert gradient(anchor) < 1e-9 < 1e-6 < gradient(concept)
+
+
+def losses(toy: Toy, **knobs: Any) -> list[float]:
+    seen: list[float] = []
+
+    def note(step: Step) -> None:
+        if step.stage == "tune":
+            seen.append(step.loss["erase"])
+
+    drain(Ablation(**{**QUICK, **knobs}).erase(toy, [Concept(name="Van Gogh", kind="style")]), note)
+    return seen
+
+
+def test_the_teacher_stands_still_unless_it_is_the_student(toy: Toy) -> None:
+    # A rate at which the student does not move: then both teachers say the same, up to fp16 storage.
+    still = [losses(toy, lr=1e-12, teacher=teacher) for teacher in ("base", "self")]
+    assert still[0] == pytest.approx(still[1], rel=0.05)
+    moved = [losses(toy, lr=3e-2, teacher=teacher, iterations=6) for teacher in ("base", "self")]
+    assert moved[0][0] == pytest.approx(moved[1][0], rel=0.05)
+    assert moved[0][-1] != pytest.approx(moved[1][-1], rel=0.2)
+
+
+def test_tuning_lowers_its_own_loss(toy: Toy) -> None:
+    seen = losses(toy, iterations=60, lr=1e-2, batch=4, slice="full")
+    assert sum(seen[-10:]) < 0.5 * sum(seen[:10])
+
+
+def test_noise_as_target_is_another_task(toy: Toy) -> None:
+    assert min(losses(toy, target="noise", lr=1e-12)) > 0.3 > 0.1 > max(losses(toy, lr=1e-12))
+
+
+@pytest.mark.parametrize(
+    ("concept", "needed"),
+    [
+        (Concept(name="Van Gogh", kind="style"), False),
+        (Concept(name="Grumpy cat", anchor="cat"), True),
+        (Concept(name="a cat", anchor="a dog"), False),
+        (Concept(name="R2D2", prompts=("a small robot",), anchor="robot"), True),
+        (Concept(name="nudity", kind="nudity"), True),
+    ],
+)
+def test_an_anchor_near_its_concept_is_retained(toy: Toy, concept: Concept, needed: bool) -> None:
+    assert needs_prior(concept) is needed
+    told: set[str] = set()
+    drain(Ablation(**QUICK).erase(toy, [concept]), lambda step: told.update(step.loss))
+    assert ("retain" in told) is needed
+
+
+def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
+    kept = Concept(name="Dogs")
+    t = torch.tensor([100, 400, 600, 900] * 2)
+    noise = torch.randn(8, *toy.latent_shape, generator=torch.Generator().manual_seed(6))
+    shot = Shot(11, "Dogs")
+
+    def error(retain: float) -> float:
+        knobs = {**QUICK, "iterations": 60, "batch": 4, "lr": 1e-2, "retain": retain, "keep_seeds": 8, "slice": "full"}
+        edit = drain(Ablation(**knobs).erase(toy, [cats], [kept]))
+        [z0] = drain(toy.latents([shot], steps=3, guidance=6.0))
+        with torch.no_grad(), edit.worn(toy.network):
+            said = toy.predict_noise(toy.add_noise(z0.repeat(8, 1, 1, 1), noise, t), t, toy.encode(["Dogs"]).repeat(8))
+        return float((said - noise).square().mean())
+
+    assert error(5.0) < 0.9 * error(0.0)
+
+
+@pytest.mark.parametrize("slice", ["kv", "cross", "attention", "full"])
+def test_each_slice_is_what_is_trained(toy: Toy, cats: Concept, slice: str) -> None:
+    edit = drain(Ablation(**QUICK, slice=slice).erase(toy, [cats]))  # type: ignore[arg-type]
+    assert set(edit.deltas) == set(select(toy.network, slice))
+
+
+def test_confined_readers_make_the_same_of_the_start_code(toy: Toy, cats: Concept) -> None:
+    start = toy.resting_codes().detach()[:1]
+    strays = {}
+    for confine in ("none", "start"):
+        edit = drain(Ablation(**QUICK, confine=confine).erase(toy, [cats]))  # type: ignore[arg-type]
+        strays[confine] = max(float((start @ delta.T).abs().max()) for delta in edit.deltas.values())
+    assert strays["start"] < 1e-6 < 1e-4 < strays["none"]
+
+
+def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Concept) -> None:
+    counted = 0
+
+    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal counted
+        counted += len(args[0])
+
+    hook = toy.network["unet"].register_forward_pre_hook(count)
+    for knobs, keep in (({}, []), ({"teacher": "self"}, [gogh]), ({"target": "noise"}, []), ({"retain": 0.0}, [gogh])):
+        counted = 0
+        edit = drain(Ablation(**QUICK, **knobs).erase(toy, [cats], keep))  # type: ignore[arg-type]
+        assert counted == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs
+    hook.remove()

@@ -1,0 +1,185 @@
+"""Adapt-then-Unlearn's sums: K models in the memory of one give the distance to all of them, and its slope."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from erase.concept import Concept
+from erase.edit import Edit
+from erase.gan.adversarial import folded_adam
+from erase.gan.feedback import marked
+from erase.methods import adapt_unlearn
+from erase.methods.adapt_unlearn import AdaptUnlearn, Sums
+from erase.rng import stream
+from erase.work import drain
+from tests.toys.compare import same_bits, weights
+from tests.toys.gan import ToyGan
+
+
+@pytest.fixture
+def gan() -> ToyGan:
+    return ToyGan()
+
+
+def models(gan: ToyGan, count: int) -> list[dict[str, Tensor]]:
+    """Random differences from the original, small as fine-tuning leaves them."""
+    torch.manual_seed(0)
+    return [
+        {name: 1e-3 * torch.randn_like(weight) for name, weight in gan.network.named_parameters()} for _ in range(count)
+    ]
+
+
+def unfolded(gan: ToyGan, vector: dict[str, Tensor]) -> Tensor:
+    parts = [(vector[name].double() / gan.gains[name]).flatten() for name in vector if name.startswith("synthesis.")]
+    return torch.cat(parts)
+
+
+def test_the_distance_is_that_to_every_model(gan: ToyGan) -> None:
+    adapted, sums = models(gan, 4), Sums(gan)
+    for vector in adapted:
+        sums.add(vector)
+    u = {name: (0.4 * adapted[0][name] + 2e-4).requires_grad_(True) for name in adapted[0]}
+    direct = sum((unfolded(gan, u) - unfolded(gan, v)).square().sum() for v in adapted) / sum(
+        unfolded(gan, v).square().sum() for v in adapted
+    )
+    found = sums.distance(u)
+    assert float(found.detach()) == pytest.approx(float(direct.detach()), rel=1e-6)
+    drawing = [name for name in u if name.startswith("synthesis.")]
+    ours = torch.autograd.grad(found, [u[name] for name in drawing])
+    theirs = torch.autograd.grad(direct, [u[name] for name in drawing])
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=1e-7)
+
+
+def test_it_is_one_at_the_start_and_grows_away_from_the_mean(gan: ToyGan) -> None:
+    sums = Sums(gan)
+    for vector in models(gan, 3):
+        sums.add(vector)
+    nowhere = {name: torch.zeros_like(weight, requires_grad=True) for name, weight in gan.network.named_parameters()}
+    rho = sums.distance(nowhere)
+    assert float(rho) == pytest.approx(1.0, abs=1e-6)
+    drawing = [name for name in nowhere if name.startswith("synthesis.")]
+    slopes = torch.autograd.grad(rho, [nowhere[name] for name in drawing])
+    uphill = torch.cat([(slope * gan.gains[name]).flatten() for name, slope in zip(drawing, slopes, strict=True)])
+    away = -torch.cat([(sums.mean()[name] / gan.gains[name]).flatten() for name in drawing])
+    assert float(torch.cosine_similarity(uphill, away, dim=0)) > 0.999
+    assert float(sums.distance({name: -mean for name, mean in sums.mean().items()})) > 1
+    assert float(sums.distance(sums.mean())) < 1
+
+
+def test_memory_does_not_grow_with_the_models(gan: ToyGan) -> None:
+    sums = Sums(gan)
+
+    def held() -> int:
+        return sum(value.numel() for value in sums.state().values())
+
+    before = held()
+    for vector in models(gan, 7):
+        sums.add(vector)
+    assert held() == before and sums.count == 7
+
+
+def test_the_sums_come_back_from_a_state(gan: ToyGan) -> None:
+    one, other = Sums(gan), Sums(gan)
+    one.add(models(gan, 1)[0])
+    other.load(one.state())
+    u = {name: 2 * v for name, v in models(gan, 1)[0].items()}
+    assert float(one.distance(u)) == float(other.distance(u)) and other.count == 1
+
+
+@pytest.mark.parametrize("form", ["EL2", "NL2", "IL2"])
+def test_every_form_falls_with_distance(form: str) -> None:
+    method = AdaptUnlearn(form=form)  # type: ignore[arg-type]
+    values = method._shape(torch.tensor([0.5, 1.0, 2.0]))
+    assert values[0] > values[1] > values[2]
+    assert torch.equal(method._shape(torch.tensor(5.0)), method._shape(torch.tensor(6.0))) == (form == "NL2")
+
+
+def test_the_push_is_the_asked_share_of_the_adversarial_slope(gan: ToyGan) -> None:
+    sums = Sums(gan)
+    for vector in models(gan, 2):
+        sums.add(vector)
+    small, large = (AdaptUnlearn(push=push, batch=4) for push in (0.25, 0.5))
+    duel = small._duel(gan, lambda chosen: chosen, 10, ("test",), 0)
+    assert float(large._scale(duel, sums)) == pytest.approx(2 * float(small._scale(duel, sums)), rel=1e-5)
+
+
+def test_a_part_of_the_way_is_worn(gan: ToyGan) -> None:
+    quick = AdaptUnlearn(marked=8, positives=8, models=1, adapt_steps=1, steps=2, batch=4, fisher=8, worn=1.0)
+    whole, part = (
+        drain(method.erase(gan, [Concept(name="eyeglasses", kind="attribute")])).deltas
+        for method in (quick, quick.model_copy(update={"worn": 0.25}))
+    )
+    assert any(bool(delta.any()) for delta in whole.values())
+    for name, delta in whole.items():
+        torch.testing.assert_close(part[name], 0.25 * delta, rtol=1e-6, atol=0.0)
+
+
+def test_the_least_part_after_which_the_scorer_finds_no_more_is_worn(
+    gan: ToyGan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = AdaptUnlearn(marked=8, positives=8, models=1, adapt_steps=1, steps=2, batch=4, fisher=8)
+    asked: list[float] = []
+
+    def showing(model: ToyGan, concepts: object, seeds: Tensor, edit: Edit, share: float) -> float:
+        assert len(seeds) == 8
+        asked.append(share)
+        return 1 - share
+
+    monkeypatch.setattr(adapt_unlearn, "_showing", showing)
+    for enough, share in ((0.35, 0.7), (0.5, 0.5), (0.0, 1.0)):
+        monkeypatch.setattr(adapt_unlearn, "LEFT", enough)
+        edit = drain(quick.erase(gan, [Concept(name="eyeglasses", kind="attribute")]))
+        assert edit.about["worn"] == share
+        assert asked == [each for each in adapt_unlearn.SHARES if each <= share]
+        asked.clear()
+
+
+def test_what_still_shows_is_counted_with_the_edit_on(gan: ToyGan) -> None:
+    concepts, before = [Concept(name="bright", kind="attribute")], weights(gan.network)
+    seeds = drain(marked(gan, concepts, "", yes=16, no=1, seed=0, state={})).yes
+    nothing = {name: torch.zeros_like(weight) for name, weight in gan.network.named_parameters()}
+    assert adapt_unlearn._showing(gan, concepts, seeds, Edit(nothing, {}), 1.0) == 1.0
+    dark = {name: torch.full_like(weight, -9.0) for name, weight in nothing.items() if name.endswith("torgb.bias")}
+    assert adapt_unlearn._showing(gan, concepts, seeds, Edit(dark, {}), 1.0) == 0.0
+    assert same_bits(weights(gan.network), before)
+
+
+def test_fisher_is_the_mean_square_of_single_slopes(gan: ToyGan) -> None:
+    method = AdaptUnlearn(fisher=8, batch=4)
+    found = drain(method._fisher(gan, 3, {}))
+    name = "synthesis.b8.conv0.bias"
+    assert set(found) == {f"fisher.{n}" for n, _ in gan.network.named_parameters() if n.startswith("synthesis.b8.conv")}
+    assert all(bool((value >= 0).all()) for value in found.values())
+    bias, expected = gan.network.get_parameter(name), 0.0
+    duel = method._duel(gan, lambda chosen: chosen, 1, ("fisher",), 3)
+    for which in range(8):  # one picture's logit at a time, by finite differences of one weight
+        logits = []
+        for move in (1e-3, -1e-3):
+            with torch.no_grad():
+                bias[1] += move
+                assert gan.critic is not None
+                logits.append(gan.critic(duel.fakes(stream(3, "fisher", 0), 8)[0])[which].double())
+                bias[1] -= move
+        expected += float((logits[0] - logits[1]) / 2e-3) ** 2 / 8
+    assert float(found[f"fisher.{name}"][1]) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_hold_does_not_depend_on_folding(gan: ToyGan) -> None:
+    fisher = {"fisher.a": torch.tensor([4.0])}
+    method = AdaptUnlearn(ewc=2.0)
+    unfolded_penalty = method._held(fisher, {"a": torch.tensor([3.0])})["ewc"]
+    gain = 0.1  # the folded weight is a tenth, its slope ten times as large
+    folded_penalty = method._held({"fisher.a": fisher["fisher.a"] / gain**2}, {"a": torch.tensor([3.0 * gain])})["ewc"]
+    assert float(unfolded_penalty) == pytest.approx(36.0) == pytest.approx(float(folded_penalty))
+
+
+def test_adam_steps_by_the_gain() -> None:
+    named = {"a": torch.zeros(1, requires_grad=True), "b": torch.zeros(1, requires_grad=True)}
+    adam = folded_adam(named, {"a": 1.0, "b": 0.01}, 0.1)
+    for leaf in named.values():
+        leaf.grad = torch.ones(1)
+    adam.step()
+    assert float(named["a"]) == pytest.approx(-0.1) and float(named["b"]) == pytest.approx(-0.001)

@@ -1,0 +1,140 @@
+"""SalUn: weights are ranked by the gradient of forgetting, and only the masked ones ever move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from erase.borrow import borrowed, substituted
+from erase.concept import Concept
+from erase.methods.salun import SalUn, forgetting
+from erase.model import Codes
+from erase.training.deltas import Masters
+from erase.training.noised_images import Course, Lessons, prepare
+from erase.training.slices import select
+from erase.training.surgery import salient
+from erase.work import Step, drain
+from tests.toys.denoiser import Toy
+
+QUICK: dict[str, Any] = {"epochs": 2, "batch": 2, "seeds": 4, "steps": 3, "keep_seeds": 2, "lr": 1e-3}
+
+
+def ranked(toy: Toy, method: SalUn, concept: Concept) -> dict[str, Tensor]:
+    """The sums of gradients a run has ranked weights by, from its state."""
+    last: dict[str, Tensor] = {}
+
+    def note(step: Step) -> None:
+        if step.stage == "rank" and step.state is not None:
+            last.update(step.state())
+
+    drain(method.erase(toy, [concept]), note)
+    prefix = "teach.saliency."
+    return {name.removeprefix(prefix): value for name, value in last.items() if name.startswith(prefix)}
+
+
+def course(toy: Toy, method: SalUn, concept: Concept) -> Course:
+    pictures = method._pictures([concept], [], 0)
+    return drain(prepare(toy, method, pictures, {}, 0, {}))
+
+
+def test_weights_outside_the_mask_keep_every_bit(toy: Toy, gogh: Concept) -> None:
+    method = SalUn(**QUICK, share=0.3)
+    sums = ranked(toy, method, gogh)
+    mask = salient({name: total.abs() for name, total in sums.items()}, 0.3)
+    edit = drain(method.erase(toy, [gogh]))
+    assert set(edit.deltas) == set(mask)
+    assert all(not bool(delta[~mask[name]].any()) for name, delta in edit.deltas.items())
+    inside = torch.cat([delta[mask[name]] for name, delta in edit.deltas.items()])
+    assert float((inside != 0).float().mean()) > 0.9
+
+
+def test_the_extreme_shares_are_everything_and_nothing(
+    toy: Toy, gogh: Concept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any(bool(delta.any()) for delta in drain(SalUn(**QUICK, share=0.0).erase(toy, [gogh])).deltas.values())
+    whole = drain(SalUn(**QUICK, share=1.0).erase(toy, [gogh]))
+    half = drain(SalUn(**QUICK, share=0.5).erase(toy, [gogh]))
+    monkeypatch.setattr("erase.methods.salun.salient", lambda scores, share: None)
+    unmasked = drain(SalUn(**QUICK, share=1.0).erase(toy, [gogh]))
+    assert all(torch.equal(whole.deltas[name], unmasked.deltas[name]) for name in whole.deltas)
+    assert not all(torch.equal(half.deltas[name], unmasked.deltas[name]) for name in whole.deltas)
+
+
+def test_scores_are_the_gradient_of_the_guided_error_over_one_epoch(toy: Toy, gogh: Concept) -> None:
+    method = SalUn(**QUICK)
+    sums, prepared = ranked(toy, method, gogh), course(toy, method, gogh)
+    masters = Masters(toy.network, select(toy.network, "cross"), 1e-3)
+    bank = replace(prepared.banks["erase"], label="saliency")
+    expected = {name: torch.zeros_like(delta) for name, delta in masters.deltas.items()}
+    seen: list[str] = []
+    for step in range(len(bank.pictures) // 2):
+        lessons = bank.lessons(step, toy)
+        seen += [repr(picture.shot) for picture in lessons.pictures]
+        with borrowed(toy.network, train=False), substituted(toy.network, masters.weights()):
+            present = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))
+            absent = toy.predict_noise(lessons.z, lessons.t, toy.encode(["", ""]))
+            loss = -(lessons.noise - (8.5 * present - 7.5 * absent)).square().mean()
+            for name, part in masters.gradients(loss).items():
+                expected[name] += part
+    assert sorted(seen) == sorted(repr(picture.shot) for picture in bank.pictures)  # each picture once
+    for name, total in sums.items():
+        assert torch.allclose(total, expected[name], atol=1e-4 * float(expected[name].abs().max()))
+
+
+def test_the_branch_without_a_prompt_is_without_it(toy: Toy, gogh: Concept) -> None:
+    prepared = course(toy, SalUn(**QUICK), gogh)
+    lessons = prepared.banks["erase"].lessons(0, toy)
+    asked: list[Codes] = []
+
+    class Listener(Toy):
+        def predict_noise(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
+            asked.append(codes)
+            assert torch.equal(z[: len(z) // 2], z[len(z) // 2 :]) and torch.equal(t[: len(t) // 2], t[len(t) // 2 :])
+            return super().predict_noise(z, t, codes)
+
+    with torch.no_grad():
+        forgetting(Listener(), lessons, prepared.phrases, 7.5)
+        told, rest = asked[0].tokens.chunk(2)
+        assert torch.equal(told, toy.encode([picture.told for picture in lessons.pictures]).tokens)
+        assert torch.equal(rest, toy.encode(["", ""]).tokens)
+        assert not torch.allclose(told, rest)
+
+
+def test_student_and_teacher_share_the_place_and_the_picture_is_the_concept_s(toy: Toy, gogh: Concept) -> None:
+    method = SalUn(**{**QUICK, "lr": 1e-12})
+    prepared = course(toy, method, gogh)
+    lessons: Lessons = prepared.banks["erase"].lessons(0, toy)
+    assert all(picture.shot.prompt == picture.told != picture.instead for picture in lessons.pictures)
+    with torch.no_grad():
+        student = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))
+        teacher = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.instead for p in lessons.pictures]))
+    seen: list[float] = []
+    drain(method.erase(toy, [gogh]), lambda step: seen.append(step.loss["erase"]) if step.stage == "tune" else None)
+    assert seen[0] == pytest.approx(float((student - teacher).square().mean()), rel=0.02)  # fp16 storage
+
+
+def test_tuning_lowers_its_own_loss_through_the_mask(toy: Toy, gogh: Concept) -> None:
+    seen: list[float] = []
+    method = SalUn(**{**QUICK, "epochs": 15, "batch": 4, "lr": 1e-2, "slice": "full", "retain": 0.0})
+    drain(method.erase(toy, [gogh]), lambda step: seen.append(step.loss["erase"]) if step.stage == "tune" else None)
+    assert sum(seen[-5:]) < 0.5 * sum(seen[:5])
+
+
+@pytest.mark.parametrize("teacher", ["base", "self"])
+def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Concept, teacher: str) -> None:
+    counted = 0
+
+    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal counted
+        counted += len(args[0])
+
+    hook = toy.network["unet"].register_forward_pre_hook(count)
+    for knobs, keep in (({}, []), ({"retain": 0.0}, [gogh])):
+        counted = 0
+        edit = drain(SalUn(**QUICK, teacher=teacher, **knobs).erase(toy, [cats], keep))  # type: ignore[arg-type]
+        assert counted == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs
+    hook.remove()
