@@ -35,17 +35,17 @@ class Source:
 
     base: str
     run: Run | None
-    worn: Edit | None = None
+    applied: Edit | None = None
 
     def edit(self) -> Edit | None:
         """The run's or the file's edit; None for a plain model."""
-        return self.worn if self.run is None else self.run.edit()
+        return self.applied if self.run is None else self.run.edit()
 
     def ledger(self) -> list[Edit]:
         """The run's edits one by one, oldest first; a file's one; none of a plain model."""
         if self.run is not None:
             return self.run.ledger()
-        return [] if self.worn is None else [self.worn]
+        return [] if self.applied is None else [self.applied]
 
 
 def source(name: str) -> Source:
@@ -59,8 +59,8 @@ def source(name: str) -> Source:
         if plain(bundled) == plain(name):
             return Source(bundled, None)
     if (place := text_encoder_edit.place(Path(name))) is not None:
-        worn = text_encoder_edit.read(place)
-        return Source(text_encoder_edit.base(worn, place), None, worn)
+        applied = text_encoder_edit.read(place)
+        return Source(text_encoder_edit.base(applied, place), None, applied)
     return Source(str(Path(name).resolve()) if Path(name).exists() else name, None)
 
 

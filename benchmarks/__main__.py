@@ -144,16 +144,16 @@ def _on_canvas(given: argparse.Namespace) -> int:
 def _many(given: argparse.Namespace) -> int:
     from benchmarks.studies.common import as_json
     from benchmarks.studies.many_concepts import erase_many, summary, table
-    from benchmarks.suites.suite import suite
+    from benchmarks.suites.suite import load_suite
     from erase.methods.registry import method_names
 
     names = [match(name, method_names(), "method") for name in given.methods.split(",")]
     for option in ("images", "steps"):
         if getattr(given, option) < 1:
             raise BadInput(f"--{option} {getattr(given, option)} draws nothing; give 1 or more.")
-    canvas = suite(given.suite).model_copy(update={"steps": given.steps})
+    suite = load_suite(given.suite).model_copy(update={"steps": given.steps})
     counts, rounds = canvas_commands.numbers("counts", given.counts), {name: {} for name in names}
-    work = erase_many(_model(given), canvas, rounds, counts, images=given.images, seed=given.seed)
+    work = erase_many(_model(given), suite, rounds, counts, images=given.images, seed=given.seed)
     lines = _watched(work)
     print(as_json(summary(lines)) if given.json else table(lines))
     return 0
@@ -199,10 +199,10 @@ def _digits(given: argparse.Namespace) -> int:
 
 def _transfer(given: argparse.Namespace) -> int:
     from benchmarks.studies.transfer import Vgg, transfer
-    from benchmarks.suites.suite import suite
+    from benchmarks.suites.suite import load_suite
 
-    eyes = Vgg(given.vgg, device=given.device)
-    found = _watched(transfer(given.data, given.results, suite(given.suite), given.erased, eyes))
+    probe = Vgg(given.vgg, device=given.device)
+    found = _watched(transfer(given.data, given.results, load_suite(given.suite), given.erased, probe))
     print(found.json_text() if given.json else found.table())
     return 0
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +51,7 @@ class Edit:
         object.__setattr__(self, "deltas", {canonical(name): delta.detach() for name, delta in self.deltas.items()})
 
     @contextmanager
-    def worn(self, network: nn.Module, strength: float = 1.0) -> Iterator[None]:
+    def applied(self, network: nn.Module, strength: float = 1.0) -> Iterator[None]:
         """Inside the block the network's weights are base + strength·delta; afterwards they are the old bits again.
 
         Raises BadInput, before anything is changed, for a delta whose name or shape the network does not have.
@@ -68,6 +69,11 @@ class Edit:
             with torch.no_grad():
                 for parameter, weights in reversed(before):
                     parameter.copy_(weights)
+
+    def worn(self, network: nn.Module, strength: float = 1.0) -> AbstractContextManager[None]:
+        """The name of `applied` before version 0.2; it goes with version 0.3."""
+        warnings.warn("Edit.worn is called Edit.applied now.", DeprecationWarning, stacklevel=2)
+        return self.applied(network, strength)
 
     def _fitted(self, network: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         known = dict(network.named_parameters())

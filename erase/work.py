@@ -44,14 +44,24 @@ def drain(work: Work[T], on_step: Callable[[Step], object] | None = None) -> T:
         work.close()
 
 
-def with_state(work: Work[T], more: Mapping[str, Tensor]) -> Work[T]:
-    """The same job, with more tensors in the state of each of its Steps: what the jobs before it have finished."""
+def map_steps(work: Work[T], change: Callable[[Step], Step]) -> Work[T]:
+    """The same job with every Step changed; its result is passed on, and closing this job closes that one."""
     try:
         while True:
-            step = next(work)
-            own = step.state
-            yield replace(step, state=(lambda own=own: {**more, **own()}) if own else lambda: dict(more))
-    except StopIteration as end:
-        return end.value
+            try:
+                step = next(work)
+            except StopIteration as end:
+                return end.value
+            yield change(step)
     finally:
         work.close()
+
+
+def with_state(work: Work[T], more: Mapping[str, Tensor]) -> Work[T]:
+    """The same job, with more tensors in the state of each of its Steps: what the jobs before it have finished."""
+
+    def change(step: Step) -> Step:
+        own = step.state
+        return replace(step, state=(lambda: {**more, **own()}) if own else lambda: dict(more))
+
+    return map_steps(work, change)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         answer = answered(arguments)
         if as_json:
-            from app.files import dumps
+            from erase.files import dumps
 
             print(dumps(answer.document))
         else:
@@ -60,8 +60,8 @@ def answered(arguments: Sequence[str]) -> Answer:
 
 def explain(error: BaseException) -> tuple[str, int, str]:
     """The kind of an error, its exit code, and the sentence for the user."""
-    from app.files import DiskFull
     from erase.errors import disk_full
+    from erase.files import DiskFull
 
     if isinstance(error, BadInput):
         return "bad-input", BAD_INPUT, str(error)
@@ -90,6 +90,6 @@ def _unfold(error: BaseException) -> None:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    from app.files import dumps
+    from erase.files import dumps
 
     print(dumps(document))

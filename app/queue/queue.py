@@ -30,9 +30,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from app.files import make, write_json
 from app.queue.paths import NAME, home
 from erase.errors import BadInput, nearest
+from erase.files import make_folder, write_json
 
 ROOT = Path(__file__).resolve().parents[2]  # where `python -m app.queue.worker` finds this package
 Stop = Literal["keep", "discard", "pause"]
@@ -101,7 +101,7 @@ def submit(kind: str, title: str, run: Path, commands: Sequence[Sequence[str]], 
     """Put a task at the end of the queue and see that somebody works on the queue."""
     device, submitted, token = slot(device), time.time(), secrets.token_hex(3)
     making = _tasks() / f".{kind}-{token}"
-    make(making)
+    make_folder(making)
     content = {"version": 1, "kind": kind, "title": title, "run": str(run), "commands": commands,
                "device": device, "submitted": submitted}  # fmt: skip
     write_json(making / "task.json", content)
@@ -294,7 +294,7 @@ def device_lock(device: str) -> Path:
 
 
 def _lock(name: str) -> Path:
-    make(home() / "locks")
+    make_folder(home() / "locks")
     return home() / "locks" / f"{name.replace(':', '-').replace('/', '-')}.lock"
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from app.files import write_json
 from app.queue import queue
 from app.queue.queue import Task
+from erase.files import write_json
 
 if TYPE_CHECKING:
     from erase.work import Step

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from app.files import whole
 from erase.edit import Edit
+from erase.files import replace
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def save(folder: Path, checkpoint: Checkpoint, job: str) -> Path:
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in checkpoint.tensors.items()}
     about = {"job": job, "steps": checkpoint.steps, "seconds": checkpoint.seconds, "hash": Edit(tensors, {}).hash}
     path = folder / f"{checkpoint.steps:08d}.safetensors"
-    with whole(path) as part:
+    with replace(path) as part:
         save_file(tensors, part, metadata={"about": json.dumps(about)})
     for older in _snapshots(folder)[:-2]:
         older.unlink()

@@ -11,7 +11,6 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from app.files import DiskFull, free_bytes, room, size
 from app.runs.checkpoints import Checkpoint
 from app.runs.job import Job, circumstances
 from app.runs.previews import previewed
@@ -19,6 +18,7 @@ from app.runs.run import Events, Run, create, is_run, open_run
 from benchmarks.metrics.cost import Peak
 from erase.edit import Edit
 from erase.errors import BadInput
+from erase.files import DiskFull, free_bytes, require_space, size
 from erase.methods.registry import build
 from erase.model import Generator
 from erase.work import Step, Work
@@ -47,7 +47,7 @@ def occupied(folder: Path, job: Job, resume: bool) -> Run | None:
 
 def prepare(folder: Path, job: Job, model: Generator, parents: Sequence[Edit], record: Mapping[str, Any]) -> Run:
     """A new RUN folder for a job whose model is loaded; BadInput when the disk has no room for what it will write."""
-    room(folder, _needed(model, parents), f"erasing {job.title}")
+    require_space(folder, _needed(model, parents), f"erasing {job.title}")
     base = {"name": model.name, "fingerprint": model.fingerprint}
     return create(folder, job, {"base": base, **circumstances(model), **record}, parents)
 
@@ -67,7 +67,7 @@ def erase_in(
     _same_base(run, model)
     job, parents = run.job, run.parents()
     method = build(job.method, overrides=dict(job.knobs))
-    with run.held(), stacked(parents).worn(model.network) if parents else contextlib.nullcontext():
+    with run.held(), stacked(parents).applied(model.network) if parents else contextlib.nullcontext():
         checkpoint, damaged = run.checkpoint()
         for sentence in damaged:
             warn(sentence)

@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from app.files import whole
+from erase.files import replace
 
 
 def save_picture(
@@ -22,5 +22,5 @@ def save_picture(
     fields = PngImagePlugin.PngInfo()
     for name, text in (about or {}).items():
         fields.add_itxt(name, text)
-    with whole(path) as part:
+    with replace(path) as part:
         Image.fromarray(pixels).save(part, format="PNG", pnginfo=fields)

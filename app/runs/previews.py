@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from erase.concept import Concept
 from erase.edit import Edit, live
 from erase.model import Generator, Shot
-from erase.work import Work, drain
+from erase.work import Step, Work, drain, map_steps
 
 HEADS = ("delta.", "average.")  # how methods name, in their state, the deltas they train, or a GAN's average
 SHARE = 9  # a preview that takes a second is drawn at most every ten seconds
@@ -24,21 +24,20 @@ def previewed(
     """The same work with a preview on a Step now and then; it draws with generators of its own, so no bit changes."""
     shots = _shots(model, concepts, keep)
     known, due = dict(model.network.named_parameters()), time.monotonic() + every
-    try:
-        while True:
-            step = next(work)
-            if step.state is not None and time.monotonic() >= due:
-                began = time.monotonic()
-                if deltas := _deltas(step.state(), known):
-                    with Edit(deltas, {}).worn(model.network):
-                        step = replace(step, preview=drain(model.sample(shots)))
-                now = time.monotonic()
-                due = now + max(every, SHARE * (now - began))
-            yield step
-    except StopIteration as end:
-        return end.value
-    finally:
-        work.close()
+
+    def with_preview(step: Step) -> Step:
+        nonlocal due
+        if step.state is None or time.monotonic() < due:
+            return step
+        began = time.monotonic()
+        if deltas := _deltas(step.state(), known):
+            with Edit(deltas, {}).applied(model.network):
+                step = replace(step, preview=drain(model.sample(shots)))
+        now = time.monotonic()
+        due = now + max(every, SHARE * (now - began))
+        return step
+
+    return (yield from map_steps(work, with_preview))
 
 
 def _deltas(state: Mapping[str, Tensor], known: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

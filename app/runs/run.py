@@ -23,10 +23,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from app.files import make, sweep, whole, write_json
 from app.runs import checkpoints
 from app.runs.job import Job
 from erase.edit import Edit
+from erase.files import make_folder, replace, sweep, write_json
 from erase.model import BadInput
 from erase.work import Step
 
@@ -79,7 +79,7 @@ class Run:
 
     def enter(self, edit: Edit) -> None:
         """Write an edit into the ledger."""
-        with whole(self._ledger(edit.hash)) as part:
+        with replace(self._ledger(edit.hash)) as part:
             edit.save(part)
 
     def _entry(self, hash: str) -> Edit:
@@ -110,7 +110,7 @@ class Run:
 
     def finish(self, edit: Edit, steps: int, seconds: float, **cost: Any) -> None:
         """Write the edit, then say so, then drop the snapshots: killed in between, the run is resumed or done."""
-        with whole(self.folder / "edit.safetensors") as part:
+        with replace(self.folder / "edit.safetensors") as part:
             edit.save(part)
         self.note("done", steps, seconds, **cost)
         shutil.rmtree(self.folder / "state", ignore_errors=True)
@@ -181,7 +181,7 @@ def create(
 
     `ledger` are the edits it stands on; a run that needs no work brings its own among them, and what it ends in.
     """
-    make(folder)
+    make_folder(folder)
     content = {"version": 1, "hash": job.hash, "job": job.model_dump(mode="json"), **record}
     run = Run(folder, content)
     for edit in ledger:

@@ -11,7 +11,6 @@ from typing import Any
 
 from app.cli.main import CANCELLED, answered, explain
 from app.cli.progress import follow
-from app.files import write_json, write_text
 from app.models import Loading, load
 from app.runs.run import is_run, open_run
 from app.sweeps.engines import Outcome
@@ -21,6 +20,7 @@ from benchmarks.judging.predictions import remembered
 from benchmarks.suites.suite import Suite
 from benchmarks.sweeps.sweep import Cell, ModelLine, Sweep
 from erase.errors import BadInput
+from erase.files import write_json, write_text
 
 Words = tuple[str, ...]
 
@@ -34,15 +34,15 @@ class Unedited:
 
     name: str
     model: ModelLine
-    canvas: Suite
+    suite: Suite
     labels: tuple[str, ...]
 
     def perform(self) -> None:
         """Draw what the cache has not."""
         model = load(self.model.path, loading(self.model))
-        shots = dict.fromkeys(cell.shot for label in self.labels for cell in self.canvas.shots([label]))
-        reader, text = tools(self.canvas, str(model.device))
-        follow(remembered(model, list(shots), self.canvas, reader, text), f"drawing {self.name}")
+        shots = dict.fromkeys(cell.shot for label in self.labels for cell in self.suite.shots([label]))
+        reader, text = tools(self.suite, str(model.device))
+        follow(remembered(model, list(shots), self.suite, reader, text), f"drawing {self.name}")
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def perform(task: Task) -> Outcome:
 def unedited(sweep: Sweep, cells: Sequence[Cell]) -> Iterator[Unedited]:
     """One task per suite, to be done before any cell."""
     labels = tuple(dict.fromkeys(cell.target.label for cell in cells))
-    for canvas in sweep.canvases():
-        yield Unedited(f"the unedited model on {canvas.name}", sweep.model, canvas, labels)
+    for suite in sweep.canvases():
+        yield Unedited(f"the unedited model on {suite.name}", sweep.model, suite, labels)
 
 
 def chain(sweep: Sweep, cell: Cell, out: Path) -> Chain:
@@ -103,9 +103,9 @@ def chain(sweep: Sweep, cell: Cell, out: Path) -> Chain:
     places = _places(sweep)
     then: list[tuple[Path, Words]] = []
     # The first suite's report is written last, and so it is the one that the run itself keeps.
-    for canvas, name in reversed(list(zip(sweep.canvases(), sweep.suites, strict=True))):
+    for suite, name in reversed(list(zip(sweep.canvases(), sweep.suites, strict=True))):
         words = ("judge", str(run), f"--suite={name}", *places, *_loading_words(sweep.model))
-        then.append((run / "reports" / f"{canvas.name}.json", words))
+        then.append((run / "reports" / f"{suite.name}.json", words))
     for attack in sweep.attacks:
         name, _, budget = attack.partition(":")
         place = run / "attacks" / attack.replace(":", "-")

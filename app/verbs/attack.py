@@ -12,7 +12,6 @@ from filelock import FileLock, Timeout
 
 from app.cli.answer import Answer
 from app.cli.progress import follow
-from app.files import make, write_text
 from app.knobs import given_knobs
 from app.models import Source, load, loading, source
 from benchmarks.attacks.engine import Attack
@@ -22,8 +21,9 @@ from benchmarks.attacks.run import AttackReport
 from benchmarks.attacks.run import attack as attacked
 from benchmarks.report import Report
 from benchmarks.suites.prompts import file_rows
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput, match
+from erase.files import make_folder, write_text
 from erase.model import Denoiser, require
 
 
@@ -38,8 +38,8 @@ def attack(args: argparse.Namespace) -> Answer:
         raise BadInput(f"{args.attack} searches prompts, and pocket-gan reads none; for GANs: {', '.join(ON_GANS)}.")
     knobs = given_knobs(args)
     how = build(args.attack, knobs.pop("budget", None), knobs)
-    canvas = suite(args.suite, probe=args.probe)
-    target = canvas.target(args.concept)
+    suite = load_suite(args.suite, probe=args.probe)
+    target = suite.target(args.concept)
     for option in ("rows", "batch"):
         if getattr(args, option) < 1:
             raise BadInput(f"--{option} {getattr(args, option)} will not do; it takes a whole number from 1 on.")
@@ -53,7 +53,7 @@ def attack(args: argparse.Namespace) -> Answer:
         edit,
         args.concept,
         how,
-        suite=canvas,
+        suite=suite,
         rows=rows,
         count=args.rows,
         seed=args.seed,
@@ -92,7 +92,7 @@ def _folder(args: argparse.Namespace, what: Source, how: Attack, label: str) -> 
 
 def _held(folder: Path) -> Any:
     """Be the one process that works in this folder."""
-    make(folder)
+    make_folder(folder)
     try:
         return FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout as error:

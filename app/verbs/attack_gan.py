@@ -7,7 +7,6 @@ from pathlib import Path
 
 from app.cli.answer import Answer
 from app.cli.progress import follow
-from app.files import make, write_text
 from app.knobs import given_knobs
 from app.models import load, loading, source
 from benchmarks.attacks.gan.run import attack_gan as attacked
@@ -16,6 +15,7 @@ from benchmarks.judging.judge_gan import GAN_SUITE
 from benchmarks.report import Report
 from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
 from erase.errors import BadInput, plain
+from erase.files import make_folder, write_text
 from erase.model import Gan, require
 
 
@@ -49,6 +49,6 @@ def attack_gan(args: argparse.Namespace) -> Answer:
         )
     if folder is None:
         return Answer(report.model_dump(mode="json"), report.table())
-    make(folder)
+    make_folder(folder)
     write_text(folder / "report.json", report.json_text() + "\n")
     return Answer(report.model_dump(mode="json"), f"{report.table()}\nReport: {folder / 'report.json'}")

@@ -10,13 +10,13 @@ from pathlib import Path
 from app.cli.answer import Answer
 from app.cli.progress import duration, follow
 from app.concepts import concepts
-from app.files import size
 from app.models import load, loading
 from app.runs.erase import occupied, prepare
 from app.runs.job import Job
 from app.verbs.erase import work_on
 from app.verbs.judge import RUN_SUITE, judge_run
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
+from erase.files import size
 from erase.methods.registry import build
 from generators.export.export import export
 
@@ -47,7 +47,7 @@ def demo(args: argparse.Namespace) -> Answer:
         run = run or prepare(out / "run", job, model, (), {"typed": args.typed})
         edit = work_on(run, model)
     say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing does not use.")
-    report = judge_run(run, model, edit, suite(RUN_SUITE))
+    report = judge_run(run, model, edit, load_suite(RUN_SUITE))
     say("3/3 Exporting: the erased model as a folder that any diffusers program opens.")
     exported = follow(export(model, edit, out / "pipeline", force=True, report=run.report()), "exporting")
     document = {

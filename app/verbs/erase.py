@@ -11,7 +11,6 @@ from typing import Any
 from app.cli.answer import Answer
 from app.cli.progress import duration, follow
 from app.concepts import concepts
-from app.files import size
 from app.knobs import given_knobs
 from app.models import Loading, load, loading, source
 from app.runs.erase import SAVE_EVERY, erase_in, occupied, prepare
@@ -19,6 +18,7 @@ from app.runs.job import Job
 from app.runs.run import Run, open_run
 from erase.edit import Edit
 from erase.errors import BadInput, match
+from erase.files import size
 from erase.methods.registry import build, method_names
 from erase.model import Generator
 from erase.provenance import agreed

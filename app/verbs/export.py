@@ -9,11 +9,11 @@ from typing import Any
 
 from app.cli.answer import Answer, table
 from app.cli.progress import follow
-from app.files import size
 from app.models import load, loading, source
 from app.runs.run import open_run
 from erase.edit import Edit
 from erase.errors import BadInput, match
+from erase.files import size
 from generators.assets import BUNDLED
 from generators.export.card import approximation
 from generators.export.export import Exported, asked_of

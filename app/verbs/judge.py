@@ -7,7 +7,6 @@ import os
 
 from app.cli.answer import Answer
 from app.cli.progress import follow
-from app.files import write_text
 from app.models import Source, load, loading, source
 from app.runs.run import Run
 from benchmarks.judging.distributed import team
@@ -18,9 +17,10 @@ from benchmarks.pages.face_grid import draw_faces
 from benchmarks.pages.gallery import draw_grid
 from benchmarks.report import Report
 from benchmarks.suites.gan_suite import GanSuite, gan_suite, gan_suite_names
-from benchmarks.suites.suite import Suite, suite
+from benchmarks.suites.suite import Suite, load_suite
 from erase.edit import Edit
 from erase.errors import BadInput, plain
+from erase.files import write_text
 from erase.model import Denoiser, Gan
 
 MODEL_SUITE, RUN_SUITE = "pocket-canvas", "pocket-canvas-small"  # the whole grid once; a coffee break
@@ -37,20 +37,20 @@ def judge(args: argparse.Namespace) -> Answer:
     what = source(args.source)
     edit = what.edit()
     faces = _faces(args.suite, what.base)
-    canvas = (
+    suite = (
         None
         if faces
-        else suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE), probe=args.probe, data=args.data)
+        else load_suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE), probe=args.probe, data=args.data)
     )
     model = load(what.base, loading(args))
     if hasattr(model, "synthesis"):
         return _judge_gan(what, model, edit, faces or gan_suite(args.suite or GAN_SUITE))
-    if canvas is None:
+    if suite is None:
         raise BadInput(f"Suite {args.suite} is for GANs and {model.name} is none; try --suite {RUN_SUITE}.")
     if what.run is None or edit is None:
-        report = follow(judged(model, edit, suite=canvas), f"judging {model.name}")
+        report = follow(judged(model, edit, suite=suite), f"judging {model.name}")
         return Answer(report.model_dump(mode="json"), report.table())
-    return _told(what.run, judge_run(what.run, model, edit, canvas, args.until))
+    return _told(what.run, judge_run(what.run, model, edit, suite, args.until))
 
 
 def _faces(name: str | None, base: str) -> GanSuite | None:
@@ -84,13 +84,13 @@ def _cost(run: Run) -> Cost:
     return Cost(state["seconds"], state.get("peak_memory_bytes") or float("nan"), state.get("memory_probe", ""))
 
 
-def judge_run(run: Run, model: Denoiser, edit: Edit, canvas: Suite, until: float | None = None) -> Report:
+def judge_run(run: Run, model: Denoiser, edit: Edit, suite: Suite, until: float | None = None) -> Report:
     """Score a run on a suite and leave report.json and grid.png in its folder."""
-    job = {**run.job.model_dump(mode="json"), "suite": canvas.name, "run": str(run.folder)}
-    work = judged(model, edit, suite=canvas, cost=_cost(run), job=job, until=until)
+    job = {**run.job.model_dump(mode="json"), "suite": suite.name, "run": str(run.folder)}
+    work = judged(model, edit, suite=suite, cost=_cost(run), job=job, until=until)
     report = follow(work, f"judging {run.job.title}")
     if not team().leads:
         return report
     write_text(run.folder / "report.json", report.json_text() + "\n")
-    follow(draw_grid(model, edit, run.folder / "grid.png", canvas=canvas, report=report), "drawing the grid")
+    follow(draw_grid(model, edit, run.folder / "grid.png", suite=suite, report=report), "drawing the grid")
     return report

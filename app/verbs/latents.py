@@ -8,11 +8,11 @@ from pathlib import Path
 
 from app.cli.answer import Answer
 from app.cli.progress import follow
-from app.files import room, write_json
 from app.models import load, loading, source
 from app.queue.paths import latent_picture
 from app.runs.pictures import save_picture
 from app.verbs.sample import read_seeds
+from erase.files import require_space, write_json
 from erase.model import Gan, Shot, require
 
 
@@ -24,10 +24,10 @@ def latents(args: argparse.Namespace) -> Answer:
     model = load(what.base, loading(args))
     require(model, Gan, "latents")
     name = model.fingerprint[:12] if edit is None else f"{model.fingerprint[:12]}-{edit.hash[:12]}"
-    room(out, 0, "the pictures")
+    require_space(out, 0, "the pictures")
     missing = [seed for seed in seeds if not (out / name / latent_picture(seed)).is_file()]
     if missing:
-        with contextlib.nullcontext() if edit is None else edit.worn(model.network):
+        with contextlib.nullcontext() if edit is None else edit.applied(model.network):
             images = follow(model.sample([Shot(seed) for seed in missing]), "drawing")
         for seed, image in zip(missing, images, strict=True):
             save_picture(image[None], out / name / latent_picture(seed), padding=0)

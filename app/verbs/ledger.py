@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.answer import Answer, table
-from app.files import room
 from app.models import load
 from app.runs.erase import prepare, stacked
 from app.runs.job import Job
@@ -17,6 +16,7 @@ from app.verbs.erase import as_begun, work_on
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput, nearest, plain
+from erase.files import require_space
 from erase.methods.registry import method
 
 SHORTEST_HASH = 6  # digits of a hash that are taken for one
@@ -112,7 +112,7 @@ def _solved_again(run: Run, left: Sequence[Edit], folder: Path, args: argparse.N
 
 def _without_work(run: Run, left: Sequence[Edit], folder: Path, typed: str) -> Run:
     """A finished run of what is left, as if its newest edit had just been made on the others."""
-    room(folder, 2 * sum(edit.storage_bytes for edit in left), "the run without that edit")
+    require_space(folder, 2 * sum(edit.storage_bytes for edit in left), "the run without that edit")
     circumstances = {name: value for name, value in run.record.items() if name not in ("version", "hash", "job")}
     record = {**circumstances, "typed": typed, "from": str(run.folder)}
     return create(folder, _job(run, left[-1], left[:-1]), record, left, finished=stacked(left))

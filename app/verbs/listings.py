@@ -89,9 +89,9 @@ def metrics(args: argparse.Namespace) -> Answer:
 
 def suites(args: argparse.Namespace) -> Answer:
     """The bundled suites with their size."""
-    from benchmarks.suites.suite import suite, suite_names
+    from benchmarks.suites.suite import load_suite, suite_names
 
-    found = [suite(name) for name in suite_names()]
+    found = [load_suite(name) for name in suite_names()]
     listed = [
         {"name": one.name, "version": one.version, "about": one.about, "styles": one.styles, "objects": one.objects}
         for one in found

@@ -10,7 +10,6 @@ from typing import Any
 
 from app.cli.answer import Answer
 from app.cli.progress import follow
-from app.files import write_json
 from app.models import load, loading, source
 from app.runs.pictures import save_picture
 from app.verbs.judge import GAN_SUITE
@@ -19,8 +18,9 @@ from benchmarks.pages.face_look import look_gan
 from benchmarks.pages.strengths import STRENGTHS, Looked
 from benchmarks.pages.strengths import look as looked
 from benchmarks.suites.gan_suite import gan_suite
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput
+from erase.files import write_json
 from erase.model import Denoiser, require
 
 SEEDS = "0:2"  # of prompts of one's own
@@ -46,7 +46,7 @@ def look(args: argparse.Namespace) -> Answer:
             work = look_gan(model, edit, gan_suite(GAN_SUITE), seeds=seeds if args.seeds else (), strengths=strengths)
         else:
             require(model, Denoiser, "look")
-            work = looked(model, edit, suite(args.suite), prompts=prompts, seeds=seeds, strengths=strengths)
+            work = looked(model, edit, load_suite(args.suite), prompts=prompts, seeds=seeds, strengths=strengths)
         seen = follow(work, f"drawing {what.run.job.title}")
         write_json(folder / "index.json", {"version": 1, **asked, **_kept(seen, folder)})
     document = {"version": 1, "status": "done", "run": what.run.folder, "look": folder / "index.json"}

@@ -7,15 +7,15 @@ import argparse
 from app.cli.answer import Answer
 from app.models import load, loading, source
 from benchmarks.pages.gallery import by_distance
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.model import Denoiser, require
 
 
 def neighbours(args: argparse.Namespace) -> Answer:
     """The suite's concepts of the same kind, nearest first by the model's own text encoder."""
-    canvas = suite(args.suite)
-    target = canvas.target(args.concept)
+    suite = load_suite(args.suite)
+    target = suite.target(args.concept)
     model = load(source(args.source).base, loading(args))
     require(model, Denoiser, "neighbours")
-    near = [canvas.spoken(label) for label in by_distance(model, target, [target], canvas)[: args.count]]
+    near = [suite.spoken(label) for label in by_distance(model, target, [target], suite)[: args.count]]
     return Answer({"version": 1, "concept": target.label, "kind": target.kind, "neighbours": near}, "\n".join(near))

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.answer import Answer
-from app.files import size, write_text
 from app.runs.run import Run, find_runs, is_run, open_run
 from benchmarks.attacks.run import AttackReport
 from benchmarks.pages.html import Attacked, run_page, sweep_page
 from benchmarks.report import Report
 from benchmarks.sweeps.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
 from erase.errors import BadInput
+from erase.files import size, write_text
 
 
 def report(args: argparse.Namespace) -> Answer:

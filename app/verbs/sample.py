@@ -8,10 +8,10 @@ from pathlib import Path
 
 from app.cli.answer import Answer
 from app.cli.progress import follow
-from app.files import make, room
 from app.models import load, loading, source
 from app.runs.pictures import save_picture
 from erase.errors import BadInput
+from erase.files import make_folder, require_space
 from erase.model import Shot
 
 SEEDS = "0:4"
@@ -29,17 +29,17 @@ def sample(args: argparse.Namespace) -> Answer:
         )
     if not args.prompt and not args.seeds:
         raise BadInput("What is to be drawn? Add --prompt TEXT, for example --prompt 'A Cats image in Van Gogh style.'")
-    make(out.parent)
-    room(out.parent, 0, "the picture")
+    make_folder(out.parent)
+    require_space(out.parent, 0, "the picture")
     strength = 1.0 if args.strength is None else args.strength
     model = load(what.base, loading(args))
     shots = [Shot(seed, prompt) for prompt in prompts for seed in seeds]
-    with contextlib.nullcontext() if edit is None else edit.worn(model.network, strength):
+    with contextlib.nullcontext() if edit is None else edit.applied(model.network, strength):
         images = follow(model.sample(shots, steps=args.steps, guidance=args.guidance), "drawing")
-    worn = {} if edit is None else {"edit": edit.hash, "strength": str(strength)}
-    facts = {"model": model.name, "prompts": "\n".join(prompts), "seeds": " ".join(map(str, seeds)), **worn}
+    applied = {} if edit is None else {"edit": edit.hash, "strength": str(strength)}
+    facts = {"model": model.name, "prompts": "\n".join(prompts), "seeds": " ".join(map(str, seeds)), **applied}
     save_picture(images, out, columns=len(seeds), about=facts)
-    document = {"version": 1, "status": "done", "picture": out, "prompts": prompts, "seeds": seeds, **worn}
+    document = {"version": 1, "status": "done", "picture": out, "prompts": prompts, "seeds": seeds, **applied}
     return Answer(document, f"{len(images)} images, one row per prompt and one column per seed: {out}")
 
 

@@ -6,22 +6,22 @@ import argparse
 
 from app.cli.answer import Answer
 from app.cli.progress import follow
-from app.files import write_json
 from app.models import load, loading, source
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from benchmarks.sweeps.strength import strength as searched
 from erase.errors import BadInput
+from erase.files import write_json
 
 
 def strength(args: argparse.Namespace) -> Answer:
     """Search, leave strength.json in the run's folder, and say which strength to wear."""
-    canvas = suite(args.suite)
+    suite = load_suite(args.suite)
     what = source(args.source)
     edit = what.edit()
     if what.run is None or edit is None:
         raise BadInput(f"{args.source} is no run: a strength belongs to an edit. `studio erase` makes one.")
     model = load(what.base, loading(args))
-    found = follow(searched(model, edit, canvas, shots=args.shots), f"strength of {what.run.job.title}")
+    found = follow(searched(model, edit, suite, shots=args.shots), f"strength of {what.run.job.title}")
     document = {"version": 1, "edit": edit.hash, **found.model_dump(mode="json")}
     path = what.run.folder / "strength.json"
     write_json(path, document)

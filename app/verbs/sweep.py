@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 
 from app.cli.answer import Answer
 from app.cli.progress import duration
-from app.files import make, write_json, write_text
 from app.sweeps import engines
 from app.sweeps.cells import Task, chain, failures, folder, note_failure, perform, unedited
 from app.sweeps.engines import Outcome, Setting
@@ -22,6 +21,7 @@ from benchmarks.report import Report
 from benchmarks.sweeps.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
 from benchmarks.sweeps.sweep import Cell, Sweep, cells, read_sweep
 from erase.errors import BadInput
+from erase.files import make_folder, write_json, write_text
 
 
 def sweep(args: argparse.Namespace) -> Answer:
@@ -31,7 +31,7 @@ def sweep(args: argparse.Namespace) -> Answer:
     wanted = cells(plan)
     if args.workers is not None and args.workers < 1:
         raise BadInput(f"--workers {args.workers} will not do; it takes a whole number from 1 on.")
-    make(out)
+    make_folder(out)
     with _held(out):
         write_text(out / "sweep.toml", path.read_text(encoding="utf-8"))
         _run(args, plan, wanted, out.resolve())
@@ -45,10 +45,10 @@ def collected(plan: Sweep, wanted: Sequence[Cell], out: Path) -> tuple[Leaderboa
     """The leaderboard of what lies in a sweep's folder, and what each cell has cost."""
     said, judged, costs = failures(out), [], []
     for cell in wanted:
-        for canvas in plan.canvases():
-            entry, rows, cost = _entry(plan, cell, canvas.name, out, said.get(cell.name, ""))
+        for suite in plan.canvases():
+            entry, rows, cost = _entry(plan, cell, suite.name, out, said.get(cell.name, ""))
             judged.append((entry, rows))
-            costs.append({"cell": cell.name, "suite": canvas.name, **cost})
+            costs.append({"cell": cell.name, "suite": suite.name, **cost})
     return leaderboard(plan.name, judged), costs
 
 

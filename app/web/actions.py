@@ -15,7 +15,6 @@ from typing import Any
 
 import generators
 from app.cli.options import parse
-from app.files import whole, write_json
 from app.models import source as opened
 from app.queue import paths, queue
 from app.queue.queue import Task
@@ -24,6 +23,7 @@ from app.runs.run import Run, is_run, open_run
 from app.verbs.erase import read_job
 from app.web import forms, gallery, labels
 from erase.errors import BadInput, match
+from erase.files import replace, write_json
 from generators.checkpoints.tensors import header
 from generators.loading import GAN_FILES
 
@@ -255,7 +255,7 @@ def packed(run: str, form: str) -> Path:
         raise BadInput(f"{found.job.title} has not been exported as {form} yet.")
     suffix = path.suffix if path.is_file() else ".zip"
     out = paths.home() / "downloads" / f"{found.folder.name}-{form}{suffix}"
-    with whole(out) as part:
+    with replace(out) as part:
         if path.is_file():
             part.write_bytes(path.read_bytes())
         else:

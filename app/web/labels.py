@@ -9,9 +9,9 @@ from typing import Literal
 
 from filelock import FileLock
 
-from app.files import make, write_json
 from app.queue import paths
 from erase.errors import BadInput
+from erase.files import make_folder, write_json
 
 Mark = Literal["yes", "no", ""]
 SIDES = ("yes", "no")
@@ -30,7 +30,7 @@ def mark(model: str, concept: str | None, seed: int, what: Mark) -> dict[str, li
     if what not in (*SIDES, ""):
         raise BadInput(f"{what!r} is no mark; a seed is marked yes, no, or not at all.")
     path = _path(model, concept)
-    make(path.parent)
+    make_folder(path.parent)
     with FileLock(path.with_suffix(".lock"), timeout=10):
         now = {side: [one for one in seeds if one != seed] for side, seeds in read(model, concept).items()}
         if what:

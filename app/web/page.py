@@ -54,7 +54,7 @@ def page() -> gr.Blocks:
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compared = tabs.compare(run)
             with gr.Tab("Ledger", id="ledger") as ledger_tab:
-                worn = tabs.ledger(task, run)
+                applied = tabs.ledger(task, run)
             with gr.Tab("Export", id="export") as export_tab:
                 carried = tabs.export(task, run)
         with gr.Accordion("Queue and history", open=True):
@@ -70,7 +70,7 @@ def page() -> gr.Blocks:
             news = [*_results(run_name), gallery.latents(*marked)] if fresh else [gr.skip()] * 7
             return task_view.progress(task_id), queue_view.tasks(), queue_view.header(), ended, *news
 
-        shown = [watch, queued, standing, drawn, *look, attacked, worn, carried, latents]
+        shown = [watch, queued, standing, drawn, *look, attacked, applied, carried, latents]
         gr.Timer(TICK).tick(look_again, [task, run, drawn, *marking], shown, **QUIET)
 
         def opened(request: gr.Request) -> tuple[Any, ...]:
@@ -100,10 +100,10 @@ def page() -> gr.Blocks:
         api.register()
         run.focus(lambda: gr.Dropdown(run_list()), None, run, **QUIET)
         run.change(None, run, None, js=REMEMBER)
-        run.change(said(_results), run, [*look, attacked, worn, carried], **QUIET)
+        run.change(said(_results), run, [*look, attacked, applied, carried], **QUIET)
         for tab, part, view in (
             (look_tab, look, said(tabs.looked)), (attack_tab, [attacked], said(run_view.attacks)),
-            (ledger_tab, [worn], said(shelf.ledger)), (export_tab, [carried], said(shelf.formats)),
+            (ledger_tab, [applied], said(shelf.ledger)), (export_tab, [carried], said(shelf.formats)),
         ):  # fmt: skip
             tab.select(view, run, part, **QUIET)
         gallery_tab.select(said(gallery.latents), marking, latents, **QUIET)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from app.files import free_bytes, size
 from app.queue import paths, queue
 from app.queue.queue import Task
 from app.web.html import empty
+from erase.files import free_bytes, size
 
 SHOWN = 8  # tasks in the list, and every one that is not over
 MARKS = {

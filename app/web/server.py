@@ -19,9 +19,9 @@ import gradio
 import uvicorn
 from starlette.requests import ClientDisconnect
 
-from app.files import make
 from app.queue import paths, queue
 from app.web.page import CSS, HEAD, page, theme
+from erase.files import make_folder
 
 UPLOAD = "20mb"
 MOST = 22 * 2**20  # bytes of one request: an upload and what is around it; more is not even read
@@ -47,8 +47,8 @@ App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], A
 
 def application(login: tuple[str, str] | None = None) -> App:
     """The page as an ASGI application; with a login, nothing answers without it."""
-    make(paths.runs())
-    make(paths.home() / "downloads")
+    make_folder(paths.runs())
+    make_folder(paths.home() / "downloads")
     queue.recover()
     pages = page().queue(default_concurrency_limit=HANDLERS)
     pages.state_session_capacity = SESSIONS

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.progress import duration
-from app.files import size
 from app.runs.run import Run
 from app.web import charts
 from app.web.actions import exported, finished
@@ -17,6 +16,7 @@ from app.web.run_view import before_after, scores
 from app.web.task_view import readable
 from benchmarks.metrics.interference import Change, Matrix, interference
 from benchmarks.report import SHARES, Report, shown
+from erase.files import size
 
 HEADLINE = ("UA", "IRA", "CRA", "FID", "CLIP")
 GAN_HEADLINE = ("PUL", "FID", "gamma_normalised")

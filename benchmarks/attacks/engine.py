@@ -26,7 +26,7 @@ from erase.work import Step, Work
 
 
 @dataclass(frozen=True)
-class Try:
+class Candidate:
     """One picture that may show the concept, and how much of the budget had been spent when it was proposed.
 
     It is drawn from `text`; with `tokens` from those sub-tokens, which may not be what the text falls into, and with
@@ -48,7 +48,7 @@ class Try:
 
 
 @dataclass
-class Aim:
+class AttackTarget:
     """What is attacked: a model with the edit it wears, the concept, and who says whether a picture shows it.
 
     Outside `worn` the network is the unedited one. `clean` holds the latents [c h w] of the unedited model's picture of
@@ -59,7 +59,7 @@ class Aim:
     edit: Edit | None
     strength: float
     target: Target
-    canvas: Suite
+    suite: Suite
     reader: Probe
     seed: int = 0
     batch: int = 16
@@ -69,30 +69,30 @@ class Aim:
     @property
     def words(self) -> str:
         """The concept as prompts say it."""
-        return self.canvas.spoken(self.target.label)
+        return self.suite.spoken(self.target.label)
 
     def guidance(self, row: Row) -> float:
         """The guidance a row is drawn with."""
-        for given in (row.guidance, self.canvas.guidance):
+        for given in (row.guidance, self.suite.guidance):
             if given is not None:
                 return given
         return self.model.default_guidance
 
-    def worn(self) -> AbstractContextManager[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Inside the block the network is the edited one."""
-        return nullcontext() if self.edit is None else self.edit.worn(self.model.network, self.strength)
+        return nullcontext() if self.edit is None else self.edit.applied(self.model.network, self.strength)
 
     def sees(self, images: Tensor, reader: Probe | None = None) -> list[bool]:
         """Whether the probe's first choice for each image [n 3 h w] is the concept; never for what is no picture."""
         reader = reader or self.reader
         finite = images.flatten(1).isfinite().all(1)
-        seen = reader(reopened(images.nan_to_num(0.0), self.canvas.encode))
+        seen = reader(reopened(images.nan_to_num(0.0), self.suite.encode))
         labels, shares = (
             (reader.styles, seen.style_prob) if self.target.kind == "style" else (reader.objects, seen.object_prob)
         )
         return (finite & (shares.argmax(1) == labels.index(self.target.label))).tolist()
 
-    def latents(self, tries: Sequence[Try]) -> Work[Tensor]:
+    def latents(self, tries: Sequence[Candidate]) -> Work[Tensor]:
         """Final latents [n c h w] of tries, by the network as it is."""
         found: dict[int, Tensor] = {}
         for guidance, exact in dict.fromkeys((each.row.guidance, each.tokens is not None) for each in tries):
@@ -103,10 +103,10 @@ class Aim:
             for start in range(0, len(places), self.batch):
                 chunk = places[start : start + self.batch]
                 some = [tries[place] for place in chunk]
-                with sampled(self.model, self.canvas):
+                with sampled(self.model, self.suite):
                     drawn = yield from self.model.latents(
                         [each.shot for each in some],
-                        steps=self.canvas.steps,
+                        steps=self.suite.steps,
                         guidance=self.guidance(some[0].row),
                         batch=self.batch,
                         codes=self._codes(some) if exact else None,
@@ -114,7 +114,7 @@ class Aim:
                 found |= dict(zip(chunk, drawn, strict=True))
         return torch.stack([found[place] for place in range(len(tries))])
 
-    def draw(self, tries: Sequence[Try]) -> Work[Tensor]:
+    def draw(self, tries: Sequence[Candidate]) -> Work[Tensor]:
         """Images [n 3 h w] in [0, 1] of tries, by the network as it is; those the attack drew itself are passed on."""
         images = [each.image for each in tries]
         open_ = [place for place, image in enumerate(images) if image is None]
@@ -129,7 +129,7 @@ class Aim:
         return torch.cat([self.model.decode(piece) for piece in latents.split(self.batch)])
 
     @torch.no_grad()
-    def _codes(self, tries: Sequence[Try]) -> Any:
+    def _codes(self, tries: Sequence[Candidate]) -> Any:
         ids = self.model.frame([each.tokens or () for each in tries])
         vectors = self.model.embed(ids).clone()
         for row, each in enumerate(tries):
@@ -150,16 +150,16 @@ class Attack(Protocol):
         """What may be spent on a row: optimiser steps, generations or pictures."""
         ...
 
-    def begin(self, aim: Aim, row: Row) -> Any:
+    def begin(self, aim: AttackTarget, row: Row) -> Any:
         """The search for one row, not yet begun; cheap."""
         ...
 
-    def advance(self, aim: Aim, searches: Sequence[Any]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Any]) -> Work[list[Candidate | None]]:
         """Takes each search one round further, to its next try; None when it has nothing left."""
         ...
 
 
-def following(searches: Sequence[Iterator[Try]]) -> Work[list[Try | None]]:
+def following(searches: Sequence[Iterator[Candidate]]) -> Work[list[Candidate | None]]:
     """The next try of each row, for attacks that need no network to think of one."""
     yield from ()
     return [next(search, None) for search in searches]
@@ -172,32 +172,32 @@ def usable(model: Denoiser) -> Tensor:
 
 
 @dataclass
-class Chased:
+class PromptState:
     """A row, its search, and how far it came."""
 
     row: Row
     search: Any
     tries: int = 0
     seconds: float = 0.0
-    last: Try | None = None
+    last: Candidate | None = None
     image: Tensor | None = None
 
 
 def chase(
-    attack: Attack, aim: Aim, rows: Sequence[Row], found: Callable[[Chased, bool], None], batch: int
+    attack: Attack, aim: AttackTarget, rows: Sequence[Row], found: Callable[[PromptState, bool], None], batch: int
 ) -> Work[None]:
     """Attacks rows until each is broken or out of tries; `found` hears of every row once, as soon as it is decided."""
     waiting, active = deque(rows), []
     while waiting or active:
         while waiting and len(active) < batch:
             row = waiting.popleft()
-            active.append(Chased(row, attack.begin(aim, row)))
+            active.append(PromptState(row, attack.begin(aim, row)))
         began = time.perf_counter()
         tries = yield from attack.advance(aim, [each.search for each in active])
         asked = [(each, one) for each, one in zip(active, tries, strict=True) if one is not None]
         images, hits = torch.empty(0), []
         if asked:
-            with aim.worn():
+            with aim.applied():
                 images = yield from aim.draw([one for _, one in asked])
             hits = aim.sees(images)
         for each in active:

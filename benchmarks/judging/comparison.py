@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.judging.predictions import Answers
+from benchmarks.judging.predictions import Predictions
 from benchmarks.judging.reference import Reference
 from benchmarks.metrics.accuracy import Accuracies, Row, Rules, Share, accuracies, label_accuracy, wilson
 from benchmarks.metrics.alignment import Clip, feature_distance
@@ -23,12 +23,12 @@ from erase.edit import Edit
 
 
 @dataclass(frozen=True)
-class Sitting:
+class Comparison:
     """Everything one verdict is based on: cells, the answers before and after, who read them, and by which rules."""
 
     cells: tuple[Cell, ...]
-    before: Answers
-    after: Answers
+    before: Predictions
+    after: Predictions
     targets: tuple[Target, ...]
     suite: Suite
     probe: Probe
@@ -50,17 +50,17 @@ class Sitting:
         """Which cells [n] are drawn for every label; a target's extra seeds would weigh more than what was kept."""
         return torch.tensor([cell.seed in self.suite.grid_seeds for cell in self.cells])
 
-    def rows(self, side: Answers) -> list[Row]:
+    def rows(self, side: Predictions) -> list[Row]:
         """The per-image table of one side; what is no picture is missing from it."""
         return [side.row(i, cell, self.probe) for i, cell in enumerate(self.cells) if side.finite[i]]
 
-    def accuracies(self, side: Answers, rules: Rules) -> Accuracies:
+    def accuracies(self, side: Predictions, rules: Rules) -> Accuracies:
         """UA, IRA, CRA of one side."""
         seeds = self.suite.grid_seeds
         return accuracies(self.rows(side), self.targets, rules, photo=self.suite.photo, grid_seeds=seeds)
 
 
-def of_model(sitting: Sitting) -> dict[str, Score]:
+def of_model(sitting: Comparison) -> dict[str, Score]:
     """How well the unedited model draws what it is asked, by the probe's two heads."""
     rows, scores = sitting.rows(sitting.before), {}
     for kind in ("style", "object"):
@@ -71,7 +71,7 @@ def of_model(sitting: Sitting) -> dict[str, Score]:
     return scores
 
 
-def of_edit(sitting: Sitting, text: Clip | None, reference: Tensor | Reference | None) -> dict[str, Score]:
+def of_edit(sitting: Comparison, text: Clip | None, reference: Tensor | Reference | None) -> dict[str, Score]:
     """Every quality score of an edit."""
     kept = sitting.pictures & ~sitting.shows_target
     moved = feature_distance(sitting.before.numbers["features"][kept], sitting.after.numbers["features"][kept])
@@ -85,7 +85,7 @@ def of_edit(sitting: Sitting, text: Clip | None, reference: Tensor | Reference |
     }
 
 
-def accuracy_scores(sitting: Sitting, rules: Rules) -> dict[str, Score]:
+def accuracy_scores(sitting: Comparison, rules: Rules) -> dict[str, Score]:
     """UA, IRA and CRA by these rules, each beside the unedited model's."""
     found, base = sitting.accuracies(sitting.after, rules), sitting.accuracies(sitting.before, rules)
     name = identity(sitting.probe)
@@ -96,7 +96,7 @@ def accuracy_scores(sitting: Sitting, rules: Rules) -> dict[str, Score]:
     }
 
 
-def alternative(sitting: Sitting, rules: Rules, reference: Tensor | Reference | None) -> dict[str, Score]:
+def alternative(sitting: Comparison, rules: Rules, reference: Tensor | Reference | None) -> dict[str, Score]:
     """The same pictures read by other rules; the distances too where there is a data set to measure them against."""
     scores = accuracy_scores(sitting, rules)
     return scores | (_distances(sitting, rules, reference) if isinstance(reference, Reference) else {})
@@ -113,7 +113,7 @@ def costs(edit: Edit, cost: Cost | None) -> dict[str, Score]:
     }
 
 
-def _invalid(sitting: Sitting) -> Score:
+def _invalid(sitting: Comparison) -> Score:
     """The share of target rows that show nothing: noise reads as forgetting, so it is counted beside UA."""
     shows = sitting.shows_target
     n = int(shows.sum())
@@ -123,7 +123,7 @@ def _invalid(sitting: Sitting) -> Score:
     return _of_share(share, base, identity(sitting.probe), note, better="low")
 
 
-def _distances(sitting: Sitting, rules: Rules, reference: Tensor | Reference | None) -> dict[str, Score]:
+def _distances(sitting: Comparison, rules: Rules, reference: Tensor | Reference | None) -> dict[str, Score]:
     """FID and KID of probe features: after, against a data set, given images, or the unedited model's own."""
     use = sitting.pictures & sitting.on_grid
     keep = rules.fid_rows == "keep"
@@ -149,7 +149,7 @@ def _distances(sitting: Sitting, rules: Rules, reference: Tensor | Reference | N
     return scores
 
 
-def _clip(sitting: Sitting, text: Clip | None) -> Score:
+def _clip(sitting: Comparison, text: Clip | None) -> Score:
     """The mean cosine of kept images with their prompts."""
     if text is None:
         return _unscored("high", "CLIP", f"suite {sitting.suite.name} names no CLIP")
@@ -159,7 +159,7 @@ def _clip(sitting: Sitting, text: Clip | None) -> Score:
     return _mean(sitting.after.numbers["clip"][kept], float(base), "high", f"{text.name}@{text.sha256[:8]}", note)
 
 
-def _replaced(sitting: Sitting) -> str:
+def _replaced(sitting: Comparison) -> str:
     """What the target rows show now: the five most frequent labels of the head that should have seen the target."""
     rows, found = sitting.rows(sitting.after), []
     for target in sitting.targets:
@@ -209,7 +209,7 @@ def _unscored(better: Better, name: str, note: str) -> Score:
     return Score(value=nan, n=0, low=nan, high=nan, baseline=nan, better=better, probe=name, note=note)
 
 
-def table(sitting: Sitting) -> list[Mapping[str, object]]:
+def table(sitting: Comparison) -> list[Mapping[str, object]]:
     """One JSON-able row per cell: the shot, what was wanted, what was seen before and after, how sure the probe was."""
     rows = []
     invalid = sitting.after.invalid

@@ -40,7 +40,7 @@ def judge_identity(
     reads: list[tuple[Read, Read]] = []
     for codes, name in ((around, "the identity"), (ws, "everybody else")):
         before = yield from _drawn(model, codes, reader, f"draw {name} before")
-        with edit.worn(model.network):
+        with edit.applied(model.network):
             after = yield from _drawn(model, codes, reader, f"draw {name} after")
         reads.append((before, after))
     (person, gone), (before, after) = reads

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.judging.comparison import Sitting, alternative, costs, of_edit, of_model, table
-from benchmarks.judging.predictions import Answers, answers, remembered
+from benchmarks.judging.comparison import Comparison, alternative, costs, of_edit, of_model, table
+from benchmarks.judging.predictions import Predictions, answers, remembered
 from benchmarks.judging.reference import Reference
 from benchmarks.judging.reference import reference as read_reference
 from benchmarks.judging.sampler_agreement import agreement, sampler_of
@@ -22,7 +22,7 @@ from benchmarks.metrics.alignment import Clip, clip
 from benchmarks.metrics.cost import Cost
 from benchmarks.probes.base import Probe, probe_of
 from benchmarks.report import Report, Score
-from benchmarks.suites.suite import Cell, Suite, suite
+from benchmarks.suites.suite import Cell, Suite, load_suite
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput, match
@@ -61,22 +61,22 @@ def judge(
     seed, until UA, IRA and CRA are each known to plus or minus that share. BadInput for a concept, suite, probe or
     preset that does not exist.
     """
-    canvas = _suite(suite)
-    read_as = canvas.reading if rules is None else _rules(rules)
-    eyes, text = tools(canvas, str(model.device), reader)
+    suite = _suite(suite)
+    read_as = suite.reading if rules is None else _rules(rules)
+    probe, text = tools(suite, str(model.device), reader)
     names = [c.name if isinstance(c, Concept) else c for c in concepts] or list(erased(edit))
-    targets = canvas.targets(names) if edit is not None else ()
+    targets = suite.targets(names) if edit is not None else ()
     if edit is not None and not targets:
         raise BadInput("This edit does not say what it erased; name the concept, for example 'Van Gogh'.")
-    cells, left_out = _limited(canvas.shots([target.label for target in targets]), {t.label for t in targets}, limit)
-    start = Sitting((), Answers((), {}), Answers((), {}), targets, canvas, eyes, read_as)
+    cells, left_out = _limited(suite.shots([target.label for target in targets]), {t.label for t in targets}, limit)
+    start = Comparison((), Predictions((), {}), Predictions((), {}), targets, suite, probe, read_as)
     sitting, looks, cached = yield from _drawn(model, edit, strength, start, cells, text, batch, until)
     undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
 
     against: Tensor | Reference | None = reference
-    if against is None and canvas.data is not None and edit is not None:
-        against = yield from read_reference(Path(canvas.data), canvas, cells, eyes)
-    about = _about(model, canvas, eyes, text) | {"rules": asdict(read_as), "cache": cached}
+    if against is None and suite.data is not None and edit is not None:
+        against = yield from read_reference(Path(suite.data), suite, cells, probe)
+    about = _about(model, suite, probe, text) | {"rules": asdict(read_as), "cache": cached}
     about |= {"stopping": {"until": until, "looks": looks}} if looks else {}
     dropped = {"by the limit": left_out, "known well enough without": undrawn}
     dropped["not a picture"] = int((~after.finite).sum())
@@ -85,14 +85,14 @@ def judge(
     excluded = {reason: count for reason, count in dropped.items() if count}
     rows = tuple(table(sitting))
     if edit is None:
-        job = job or {"model": model.name, "suite": canvas.name}
+        job = job or {"model": model.name, "suite": suite.name}
         return Report(job=job, scores=of_model(sitting), excluded=excluded, about=about, rows=rows)
     scores = of_edit(sitting, text, against) | costs(edit, cost)
     return Report(
-        job=job or {"model": model.name, "concepts": names, "suite": canvas.name, "method": edit.about.get("method")},
+        job=job or {"model": model.name, "concepts": names, "suite": suite.name, "method": edit.about.get("method")},
         scores=scores,
         excluded=excluded,
-        marks=tuple(_marks(scores, edit, eyes)),
+        marks=tuple(_marks(scores, edit, probe)),
         alternatives={name: alternative(sitting, PRESETS[name], against) for name in ("released", "strict")},
         about=about | {"edit": edit.hash, "strength": strength, "erasure": dict(edit.about)},
         rows=rows,
@@ -103,25 +103,25 @@ def _drawn(
     model: Generator,
     edit: Edit | None,
     strength: float,
-    sitting: Sitting,
+    sitting: Comparison,
     cells: Sequence[Cell],
     text: Clip | None,
     batch: int,
     until: float | None,
-) -> Work[tuple[Sitting, list[dict[str, Any]], str]]:
+) -> Work[tuple[Comparison, list[dict[str, Any]], str]]:
     """Both sides of the cells, or of as many seeds as `until` takes; also the looks, and what the cache gave."""
-    canvas, eyes = sitting.suite, sitting.probe
+    suite, probe = sitting.suite, sitting.probe
     if until is not None and until <= 0:
         raise BadInput(f"Nothing is known to plus or minus {until}; give a share above 0, such as 0.02.")
-    blocks = [list(cells)] if edit is None or until is None else by_seed(cells, canvas)
+    blocks = [list(cells)] if edit is None or until is None else by_seed(cells, suite)
     looks, notes = [], []
     for block in blocks:
         shots = [cell.shot for cell in block]
-        before, note = yield from remembered(model, shots, canvas, eyes, text, batch=batch)
+        before, note = yield from remembered(model, shots, suite, probe, text, batch=batch)
         after = before
         if edit is not None:
-            with edit.worn(model.network, strength):
-                after = yield from answers(model, shots, canvas, eyes, text, batch=batch, stage="draw after")
+            with edit.applied(model.network, strength):
+                after = yield from answers(model, shots, suite, probe, text, batch=batch, stage="draw after")
         together = (*sitting.cells, *block)
         sitting = replace(sitting, cells=together, before=sitting.before + before, after=sitting.after + after)
         notes.append(note)
@@ -137,14 +137,14 @@ def _drawn(
     return replace(sitting, cells=ordered, before=before, after=after), looks, "; ".join(notes)
 
 
-def by_seed(cells: Sequence[Cell], canvas: Suite) -> list[list[Cell]]:
+def by_seed(cells: Sequence[Cell], suite: Suite) -> list[list[Cell]]:
     """The cells in blocks, one for each seed of the suite; those of the grid come first."""
-    order = sorted(canvas.seeds, key=lambda seed: (seed not in canvas.grid_seeds, canvas.seeds.index(seed)))
+    order = sorted(suite.seeds, key=lambda seed: (seed not in suite.grid_seeds, suite.seeds.index(seed)))
     blocks = [[cell for cell in cells if cell.seed == seed] for seed in order]
     return [block for block in blocks if block]
 
 
-def look(sitting: Sitting, seed: int, looks: int) -> dict[str, Any]:
+def look(sitting: Comparison, seed: int, looks: int) -> dict[str, Any]:
     """One look at what is drawn so far; its intervals are wider, so that all looks together err in 5 % of cases."""
     z = NormalDist().inv_cdf(1 - LEVEL / looks / 2)
     shares = vars(sitting.accuracies(sitting.after, sitting.rules))
@@ -163,26 +163,26 @@ def erased(edit: Edit | None) -> Iterator[str]:
 
 
 def _suite(given: Suite | str) -> Suite:
-    return given if isinstance(given, Suite) else suite(given)
+    return given if isinstance(given, Suite) else load_suite(given)
 
 
 def _rules(given: Rules | str) -> Rules:
     return given if isinstance(given, Rules) else PRESETS[match(given, PRESETS, "preset of the accuracies")]
 
 
-def tools(canvas: Suite, device: str, reader: Probe | None = None) -> tuple[Probe, Clip | None]:
+def tools(suite: Suite, device: str, reader: Probe | None = None) -> tuple[Probe, Clip | None]:
     """The probe, unless one is given, and the CLIP that read a suite's pictures; BadInput when it lacks a label."""
-    eyes = reader or probe_of(canvas, device)
-    check_labels(canvas, eyes)
-    return eyes, clip(canvas.clip, device) if canvas.clip else None
+    probe = reader or probe_of(suite, device)
+    check_labels(suite, probe)
+    return probe, clip(suite.clip, device) if suite.clip else None
 
 
-def check_labels(canvas: Suite, eyes: Probe) -> None:
+def check_labels(suite: Suite, probe: Probe) -> None:
     """Raises BadInput unless the probe knows every label the suite asks for."""
-    for what, wanted, known in (("style", canvas.styles, eyes.styles), ("object", canvas.objects, eyes.objects)):
+    for what, wanted, known in (("style", suite.styles, probe.styles), ("object", suite.objects, probe.objects)):
         if missing := set(wanted) - set(known):
             raise BadInput(
-                f"Probe {eyes.name} cannot see the {what} {sorted(missing)[0]!r} that suite {canvas.name} asks for; "
+                f"Probe {probe.name} cannot see the {what} {sorted(missing)[0]!r} that suite {suite.name} asks for; "
                 f"it knows {', '.join(known)}."
             )
 
@@ -199,36 +199,36 @@ def _limited(cells: list[Cell], labels: set[str], limit: int | None) -> tuple[li
     return [cell for i, cell in enumerate(cells) if i not in dropped], len(dropped)
 
 
-def _marks(scores: Mapping[str, Score], edit: Edit, eyes: Probe) -> Iterator[str]:
+def _marks(scores: Mapping[str, Score], edit: Edit, probe: Probe) -> Iterator[str]:
     """The honesty checks that run by themselves."""
     share = scores["invalid"].value
     if share > COLLAPSED:
         yield f"collapsed: {share:.0%} of the target rows show nothing, and UA counts them as forgotten"
-    if edit.about.get("steered_by") == eyes.name:
-        yield f"own homework: {eyes.name} steered this edit and now scores it"
+    if edit.about.get("steered_by") == probe.name:
+        yield f"own homework: {probe.name} steered this edit and now scores it"
 
 
-def _about(model: Generator, canvas: Suite, eyes: Probe, text: Clip | None) -> dict[str, Any]:
+def _about(model: Generator, suite: Suite, probe: Probe, text: Clip | None) -> dict[str, Any]:
     """What decided the numbers, for whoever wants them again."""
-    sampler = sampler_of(model, canvas)
+    sampler = sampler_of(model, suite)
     checked = agreement(model.fingerprint, sampler)
     doubts = [] if checked is None or checked.holds else [checked.sentence]
     doubts += [UNCHECKED.format(sampler=sampler)] if checked is None and sampler.steps < PUBLISHED_STEPS else []
     return {
         "base": model.fingerprint,
         "suite": {
-            "name": canvas.name, "version": canvas.version, "digest": canvas.digest, "noise": canvas.noise,
-            "encode": canvas.encode, "data": canvas.data,
+            "name": suite.name, "version": suite.version, "digest": suite.digest, "noise": suite.noise,
+            "encode": suite.encode, "data": suite.data,
         },
-        "seeds": list(canvas.seeds),
+        "seeds": list(suite.seeds),
         "sampler": sampler.model_dump(),
         "agreement": {"hash": checked.hash, "found": checked.sentence} if checked else None,
         "probe": {
-            "name": eyes.name, "version": eyes.version, "sha256": eyes.sha256, "held_out": dict(eyes.held_out),
+            "name": probe.name, "version": probe.version, "sha256": probe.sha256, "held_out": dict(probe.held_out),
         },
         "clip": {"name": text.name, "sha256": text.sha256} if text else None,
         "device": str(model.device),
         "dtype": str(model.dtype),
         "torch": torch.__version__,
-        "deviations": [*canvas.deviations, *doubts],
+        "deviations": [*suite.deviations, *doubts],
     }  # fmt: skip

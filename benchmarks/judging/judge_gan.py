@@ -122,7 +122,7 @@ def judge_gan(
         added = yield from _drawn(model, moved, reader, f"draw pairs moved {length:g} times")
         if float(added.sure[:, columns].amax(1).mean()) > PLAIN:
             break
-    with edit.worn(model.network):
+    with edit.applied(model.network):
         after = yield from _drawn(model, _codes(model, seeds), reader, "draw after")
         left = yield from _drawn(model, moved, reader, "draw pairs after")
     scores = of_unlearning(before, after, reader, targets) | _gamma(reader, targets, original, added, left)
@@ -195,7 +195,7 @@ def _lpips(model: Gan, edit: Edit, seeds: Sequence[int], perceived: Lpips) -> Wo
         chunk = seeds[start : start + BATCH]
         with torch.no_grad():
             one = model.synthesis(_codes(model, chunk))
-            with edit.worn(model.network):
+            with edit.applied(model.network):
                 other = model.synthesis(_codes(model, chunk))
             parts.append(perceived(one, other))
         yield Step("LPIPS", start + len(chunk), len(seeds))

@@ -20,7 +20,7 @@ from benchmarks.probes.base import Probe, Seen
 from benchmarks.suites.suite import Cell, Suite
 from erase.errors import BadInput
 from erase.model import Generator, Shot
-from erase.work import Step, Work
+from erase.work import Step, Work, map_steps
 
 # An image with less contrast than this shows nothing (standard deviation of its pixels, 0..1).
 FLAT = 0.02
@@ -33,26 +33,26 @@ SURE = 0.95
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """n images as numbers, in the order of `shots`: style [n s], object [n o], features [n f] and four of [n]."""
 
     shots: tuple[Shot, ...]
     numbers: Mapping[str, Tensor]
 
-    def of(self, shots: Sequence[Shot]) -> Answers:
+    def of(self, shots: Sequence[Shot]) -> Predictions:
         """The answers to these shots, in this order."""
         place = {shot: index for index, shot in enumerate(self.shots)}
         rows = torch.tensor([place[shot] for shot in shots], dtype=torch.long)
-        return Answers(tuple(shots), {name: tensor[rows] for name, tensor in self.numbers.items()})
+        return Predictions(tuple(shots), {name: tensor[rows] for name, tensor in self.numbers.items()})
 
     def __len__(self) -> int:
         return len(self.shots)
 
-    def __add__(self, other: Answers) -> Answers:
+    def __add__(self, other: Predictions) -> Predictions:
         if not self.shots:
             return other
         joined = {name: torch.cat([tensor, other.numbers[name]]) for name, tensor in self.numbers.items()}
-        return Answers(self.shots + other.shots, joined)
+        return Predictions(self.shots + other.shots, joined)
 
     def row(self, index: int, cell: Cell, probe: Probe) -> Row:
         """One image of the per-image table."""
@@ -88,7 +88,7 @@ def answers(
     *,
     batch: int = 32,
     stage: str = "draw",
-) -> Work[Answers]:
+) -> Work[Predictions]:
     """Draws shots with the model as it is now and reads them, chunk by chunk: one Step per denoising step.
 
     Of several processes each draws its share, and all of them have all answers.
@@ -103,7 +103,7 @@ def answers(
             images = yield from _renamed(drawing, stage, start, len(shots))
         own.append((number, read(images, chunk, suite, probe, clip)))
         yield Step(stage, start + len(chunk), len(shots), preview=images)
-    return sum(us.gathered(own), start=Answers((), {}))
+    return sum(us.gathered(own), start=Predictions((), {}))
 
 
 def sampled(model: Generator, suite: Suite) -> AbstractContextManager[object]:
@@ -124,7 +124,7 @@ def remembered(
     *,
     batch: int = 32,
     stage: str = "draw before",
-) -> Work[tuple[Answers, str]]:
+) -> Work[tuple[Predictions, str]]:
     """The unedited model's answers, drawn once per shot and machine; also a sentence about what the cache gave.
 
     The cache is named by everything that decides the numbers (weights, sampler, probes, library) and keyed by shot, so
@@ -144,7 +144,7 @@ def remembered(
         clip=clip.sha256 if clip else None,
     )
     stored = cache.load(name)
-    known = Answers((), {}) if stored is None else Answers(tuple(Shot(*shot) for shot in stored[1]), stored[0])
+    known = Predictions((), {}) if stored is None else Predictions(tuple(Shot(*shot) for shot in stored[1]), stored[0])
     have = set(known.shots)
     missing = [shot for shot in shots if shot not in have]
     note = f"{len(shots) - len(missing)} of {len(shots)} unedited images came from the cache"
@@ -173,24 +173,16 @@ def reopened(images: Tensor, encode: str) -> Tensor:
 
 def _renamed(drawing: Work[Tensor], stage: str, done: int, total: int) -> Work[Tensor]:
     """The sampler's Steps as progress of the whole answer set; its result is passed through."""
-    try:
-        while True:
-            try:
-                step = next(drawing)
-            except StopIteration as end:
-                return end.value
-            yield Step(stage, done, total, preview=step.preview)
-    finally:
-        drawing.close()
+    return map_steps(drawing, lambda step: Step(stage, done, total, preview=step.preview))
 
 
-def read(images: Tensor, shots: Sequence[Shot], suite: Suite, probe: Probe, clip: Clip | None = None) -> Answers:
+def read(images: Tensor, shots: Sequence[Shot], suite: Suite, probe: Probe, clip: Clip | None = None) -> Predictions:
     """What probe and CLIP see in images [n 3 h w], as somebody sees them who opens the files."""
     finite = images.flatten(1).isfinite().all(1)
     pictures = reopened(torch.where(finite.view(-1, 1, 1, 1), images.float(), torch.zeros(())), suite.encode)
     seen = probe(pictures)
     fits = clip.cosines(pictures, [shot.prompt for shot in shots]) if clip else torch.full((len(shots),), torch.nan)
-    return Answers(
+    return Predictions(
         tuple(shots),
         {
             "style": seen.style_prob,

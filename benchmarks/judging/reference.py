@@ -36,14 +36,14 @@ class Reference:
     have: Tensor
 
 
-def reference(root: Path, canvas: Suite, cells: Sequence[Cell], probe: Probe) -> Work[Reference]:
+def reference(root: Path, suite: Suite, cells: Sequence[Cell], probe: Probe) -> Work[Reference]:
     """Reads the pictures of cells with a probe; BadInput when a theme's or object's folder is missing altogether."""
-    whole(root, canvas)
-    paths = [_picture(root, canvas, cell) for cell in cells]
+    whole(root, suite)
+    paths = [_picture(root, suite, cell) for cell in cells]
     have = torch.tensor([path is not None for path in paths])
     wanted = [path for path in dict.fromkeys(paths) if path is not None]
     if not wanted:
-        raise BadInput(f"{root} holds no picture that suite {canvas.name} asks for; the layout is THEME/OBJECT/1.jpg.")
+        raise BadInput(f"{root} holds no picture that suite {suite.name} asks for; the layout is THEME/OBJECT/1.jpg.")
     listing = [[str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns] for path in wanted]
     name = cache.key(kind="reference", probe=probe.sha256, listing=_digest(listing), root=str(root.resolve()))
     stored = cache.load(name)
@@ -75,27 +75,27 @@ def opened(path: Path) -> Tensor:
         raise BadInput(f"The picture {path} cannot be read ({error}); fetch it again, or remove it.") from None
 
 
-def _picture(root: Path, canvas: Suite, cell: Cell) -> Path | None:
+def _picture(root: Path, suite: Suite, cell: Cell) -> Path | None:
     """The picture of a cell, if there is one; seeds beyond the grid's have none."""
-    if cell.seed not in canvas.grid_seeds:
+    if cell.seed not in suite.grid_seeds:
         return None
-    number = canvas.grid_seeds.index(cell.seed) + 1
+    number = suite.grid_seeds.index(cell.seed) + 1
     found = (root / cell.style / cell.object / f"{number}{ending}" for ending in ENDINGS)
     return next((path for path in found if path.is_file()), None)
 
 
-def whole(root: Path, canvas: Suite) -> None:
+def whole(root: Path, suite: Suite) -> None:
     """BadInput when the data set, or one of the suite's folders in it, is missing."""
     if not root.is_dir():
         raise BadInput(
             f"There is no data folder {root}; it should hold a folder per theme, with one per object inside."
         )
-    missing = [f"{style}/{thing}" for style in canvas.styles for thing in canvas.objects
+    missing = [f"{style}/{thing}" for style in suite.styles for thing in suite.objects
                if not (root / style / thing).is_dir()]  # fmt: skip
     if missing:
-        total = len(canvas.styles) * len(canvas.objects)
+        total = len(suite.styles) * len(suite.objects)
         raise BadInput(
-            f"{root} lacks {len(missing)} of the {total} folders of suite {canvas.name}, the first being {missing[0]}; "
+            f"{root} lacks {len(missing)} of the {total} folders of suite {suite.name}, the first being {missing[0]}; "
             "the layout is THEME/OBJECT/1.jpg."
         )
 

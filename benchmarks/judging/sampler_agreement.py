@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmarks.judging.comparison import Sitting
+from benchmarks.judging.comparison import Comparison
 from benchmarks.suites.suite import Suite
 from erase.errors import BadInput
 from erase.model import Generator
@@ -78,7 +78,7 @@ class Agreement(BaseModel):
 
 
 def compared(
-    model: tuple[str, str], sampler: Sampler, reference: Sampler, pairs: Mapping[str, tuple[Sitting, Sitting]]
+    model: tuple[str, str], sampler: Sampler, reference: Sampler, pairs: Mapping[str, tuple[Comparison, Comparison]]
 ) -> Agreement:
     """The agreement of sittings drawn fast with the same cells drawn by the reference, by the name of the edit."""
     equal: dict[str, list[bool]] = {"style": [], "object": []}
@@ -96,10 +96,10 @@ def compared(
     )
 
 
-def sampler_of(model: Generator, canvas: Suite) -> Sampler:
+def sampler_of(model: Generator, suite: Suite) -> Sampler:
     """How a model draws a suite: what the suite leaves open is the model's own."""
-    guidance = model.default_guidance if canvas.guidance is None else canvas.guidance  # type: ignore[attr-defined]
-    return Sampler(name=canvas.sampler, steps=canvas.steps or model.default_steps, guidance=guidance)  # type: ignore[attr-defined]
+    guidance = model.default_guidance if suite.guidance is None else suite.guidance  # type: ignore[attr-defined]
+    return Sampler(name=suite.sampler, steps=suite.steps or model.default_steps, guidance=guidance)  # type: ignore[attr-defined]
 
 
 @cache

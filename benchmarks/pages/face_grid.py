@@ -34,7 +34,7 @@ def draw_faces(model: Gan, edit: Edit, path: Path, suite: GanSuite, report: Repo
     sure = reader.read(pool * 2 - 1).sure[:, columns].amax(1)
     rows = [(sure > 0.5).nonzero()[:, 0][:COLUMNS], (sure < 0.5).nonzero()[:, 0][:COLUMNS]]
     chosen = torch.cat(rows)
-    with edit.worn(model.network):
+    with edit.applied(model.network):
         after = yield from model.sample([Shot(seeds[int(i)]) for i in chosen])
     now = reader.read(after * 2 - 1).sure[:, columns].amax(1)
     said = ", ".join(names)
@@ -56,7 +56,7 @@ def _draw_identity(model: Gan, edit: Edit, path: Path, suite: GanSuite, report: 
     others = [seed for seed in range(suite.first_seed, suite.first_seed + 2 * COLUMNS) if seed not in who][:COLUMNS]
     shots = [Shot(seed) for seed in (*who, *others)]
     before = yield from model.sample(shots)
-    with edit.worn(model.network):
+    with edit.applied(model.network):
         after = yield from model.sample(shots)
     seen = [reader.read(images * 2 - 1).features for images in (before, after)]
     alike = F.cosine_similarity(*seen, dim=1)

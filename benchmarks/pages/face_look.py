@@ -50,7 +50,7 @@ def look_gan(
     pictures: dict[float, Tensor] = {}
     told: dict[float, list[Verdict]] = {}
     for strength in sorted({0.0, *strengths}):
-        with edit.worn(model.network, strength):
+        with edit.applied(model.network, strength):
             pictures[strength] = yield from model.sample(shots)
         if reader is None:
             told[strength] = [Verdict(()) for _ in shots]

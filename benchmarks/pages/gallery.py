@@ -13,7 +13,7 @@ from benchmarks.judging.predictions import sampled
 from benchmarks.pictures.grid import Line, Pair, Verdict, grid
 from benchmarks.probes.base import Probe, probe_of
 from benchmarks.report import Report, shown
-from benchmarks.suites.suite import Suite, Target, suite
+from benchmarks.suites.suite import Suite, Target, load_suite
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
@@ -28,31 +28,31 @@ SENTENCES = {
 }
 
 
-def rows_for(model: Denoiser, concepts: Sequence[str | Concept], canvas: Suite, columns: int = 3) -> list[Line]:
+def rows_for(model: Denoiser, concepts: Sequence[str | Concept], suite: Suite, columns: int = 3) -> list[Line]:
     """The rows of a grid for these concepts; a column keeps its seed and the other half of its prompt all the way down.
 
     A concept the suite does not know is shown in the suite's sentence all the same; neighbours are the suite's labels
     nearest in the model's own text space, so collateral damage is looked for where this model would do it.
     """
-    targets = [_target(concept, canvas) for concept in concepts]
+    targets = [_target(concept, suite) for concept in concepts]
     if not targets:
         raise BadInput("A grid needs a concept to show; name at least one.")
     partners = {
-        "style": _partners(canvas.objects, canvas.first_objects, targets, columns),
-        "object": _partners(canvas.styles, (canvas.photo or "", *canvas.first_styles), targets, columns),
+        "style": _partners(suite.objects, suite.first_objects, targets, columns),
+        "object": _partners(suite.styles, (suite.photo or "", *suite.first_styles), targets, columns),
     }
     turns = [targets[column % len(targets)] for column in range(max(columns, len(targets)))]
-    orders = {target: by_distance(model, target, targets, canvas) for target in dict.fromkeys(turns)}
+    orders = {target: by_distance(model, target, targets, suite) for target in dict.fromkeys(turns)}
 
     def pair(column: int, target: Target, label: str, prompt: str | None = None) -> Pair:
         partner = partners[target.kind][column % columns]
         style, thing = (label, partner) if target.kind == "style" else (partner, label)
-        seed = canvas.seeds[column % columns % len(canvas.seeds)]
-        return Pair(Shot(seed, prompt or canvas.sentence(style, thing)), style, thing)
+        seed = suite.seeds[column % columns % len(suite.seeds)]
+        return Pair(Shot(seed, prompt or suite.sentence(style, thing)), style, thing)
 
     def said_otherwise(column: int, target: Target) -> Pair:
         plain = pair(column, target, target.label)
-        prompt = reworded(canvas, plain.style, plain.object, target, column // len(targets))
+        prompt = reworded(suite, plain.style, plain.object, target, column // len(targets))
         return pair(column, target, target.label, prompt)
 
     here = range(columns)
@@ -75,7 +75,7 @@ def draw_grid(
     path: str | Path,
     *,
     concepts: Sequence[str | Concept] = (),
-    canvas: Suite | str = "pocket-canvas",
+    suite: Suite | str = "pocket-canvas",
     report: Report | None = None,
     reader: Probe | None = None,
     title: str = "",
@@ -83,18 +83,18 @@ def draw_grid(
     batch: int = 32,
 ) -> Work[Path]:
     """Draws the grid of an edit: the same shots before and after, with the probe's verdict under every picture."""
-    canvas = canvas if isinstance(canvas, Suite) else suite(canvas)
-    reader = reader or probe_of(canvas, str(model.device))
+    suite = suite if isinstance(suite, Suite) else load_suite(suite)
+    reader = reader or probe_of(suite, str(model.device))
     named = list(concepts) or list(erased(edit))
-    lines = rows_for(model, named, canvas)
+    lines = rows_for(model, named, suite)
     shots = [pair.shot for line in lines for pair in line.pairs]
-    with sampled(model, canvas):
-        before = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
-    with sampled(model, canvas), edit.worn(model.network, strength):
-        after = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
+    with sampled(model, suite):
+        before = yield from model.sample(shots, steps=suite.steps, guidance=suite.guidance, batch=batch)
+    with sampled(model, suite), edit.applied(model.network, strength):
+        after = yield from model.sample(shots, steps=suite.steps, guidance=suite.guidance, batch=batch)
     yield Step("grid", len(shots), len(shots), preview=after)
 
-    both = verdicts(lines, before, after, named, canvas, reader)
+    both = verdicts(lines, before, after, named, suite, reader)
     names = ", ".join(concept.name if isinstance(concept, Concept) else concept.replace("_", " ") for concept in named)
     title = title or f"{names}, erased by {edit.about.get('method', 'an edit')} from {model.name}"
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(shot.seed for shot in shots))
@@ -107,26 +107,26 @@ def verdicts(
     before: torch.Tensor,
     after: torch.Tensor,
     concepts: Sequence[str | Concept],
-    canvas: Suite,
+    suite: Suite,
     reader: Probe,
 ) -> list[tuple[Verdict, Verdict]]:
     """What a probe says of the pictures [n 3 h w] of all pairs before and after these concepts were erased."""
-    gone = {_target(concept, canvas).label for concept in concepts}
+    gone = {_target(concept, suite).label for concept in concepts}
     pairs = [(pair, line.gone) for line in lines for pair in line.pairs]
     return [
         (
-            Verdict(_said(canvas, was)),
-            Verdict(_said(canvas, now), _fine(was, now, pair, gone if lost else None, canvas)),
+            Verdict(_said(suite, was)),
+            Verdict(_said(suite, now), _fine(was, now, pair, gone if lost else None, suite)),
         )
         for (pair, lost), was, now in zip(pairs, _read(reader, before), _read(reader, after), strict=True)
     ]
 
 
-def _target(concept: str | Concept, canvas: Suite) -> Target:
+def _target(concept: str | Concept, suite: Suite) -> Target:
     """The suite's label for a concept, or the concept's own words where the suite has none."""
     name = concept.name if isinstance(concept, Concept) else concept
     try:
-        return canvas.target(name)
+        return suite.target(name)
     except BadInput:
         style = isinstance(concept, Concept) and concept.kind == "style"
         return Target("style" if style else "object", name)
@@ -143,12 +143,12 @@ def _partners(labels: Sequence[str], first: Sequence[str], targets: Sequence[Tar
 
 
 @torch.no_grad()
-def by_distance(model: Denoiser, target: Target, targets: Sequence[Target], canvas: Suite) -> list[str]:
+def by_distance(model: Denoiser, target: Target, targets: Sequence[Target], suite: Suite) -> list[str]:
     """The suite's other labels of the target's kind, nearest first by the cosine of the text encoder's codes."""
     gone = {other.label for other in targets}
-    labels = canvas.styles if target.kind == "style" else canvas.objects
-    labels = [label for label in labels if label not in gone and label != canvas.photo]
-    codes = model.encode([canvas.spoken(target.label), *map(canvas.spoken, labels)])
+    labels = suite.styles if target.kind == "style" else suite.objects
+    labels = [label for label in labels if label not in gone and label != suite.photo]
+    codes = model.encode([suite.spoken(target.label), *map(suite.spoken, labels)])
     meaning = (codes.tokens.mean(1) if codes.pooled is None else codes.pooled).float().cpu()
     # What all the words share says nothing about which are near.
     meaning = F.normalize(meaning - meaning.mean(0), dim=1)
@@ -156,14 +156,14 @@ def by_distance(model: Denoiser, target: Target, targets: Sequence[Target], canv
     return [labels[int(place)] for place in order]
 
 
-def reworded(canvas: Suite, style: str, thing: str, target: Target, turn: int) -> str:
+def reworded(suite: Suite, style: str, thing: str, target: Target, turn: int) -> str:
     """A prompt for a cell that shows the target, in other words: a synonym, or another sentence, one after another."""
     # The first synonym is nearly the label itself; the later ones are the harder test.
     if words := SYNONYMS.get(target.label, ())[1:]:
         word = words[turn % len(words)]
-        return canvas.sentence(word, thing) if target.kind == "style" else canvas.sentence(style, word)
+        return suite.sentence(word, thing) if target.kind == "style" else suite.sentence(style, word)
     sentence = SENTENCES[target.kind][turn % len(SENTENCES[target.kind])]
-    return sentence.format(object=canvas.spoken(thing), style=canvas.spoken(style))
+    return sentence.format(object=suite.spoken(thing), style=suite.spoken(style))
 
 
 def _read(reader: Probe, images: torch.Tensor) -> list[tuple[str, str]]:
@@ -172,11 +172,11 @@ def _read(reader: Probe, images: torch.Tensor) -> list[tuple[str, str]]:
     return [(reader.styles[style], reader.objects[thing]) for style, thing in both]
 
 
-def _said(canvas: Suite, seen: tuple[str, str]) -> tuple[str, str]:
-    return canvas.spoken(seen[1]), canvas.spoken(seen[0])
+def _said(suite: Suite, seen: tuple[str, str]) -> tuple[str, str]:
+    return suite.spoken(seen[1]), suite.spoken(seen[0])
 
 
-def _fine(was: tuple[str, str], now: tuple[str, str], pair: Pair, gone: set[str] | None, canvas: Suite) -> bool | None:
+def _fine(was: tuple[str, str], now: tuple[str, str], pair: Pair, gone: set[str] | None, suite: Suite) -> bool | None:
     """Whether an edited picture is as it should be: without the `gone` labels it asks for, or, with none, unharmed.
 
     No opinion (None) on a concept the probe has no word for.
@@ -184,7 +184,7 @@ def _fine(was: tuple[str, str], now: tuple[str, str], pair: Pair, gone: set[str]
     wanted = (pair.style, pair.object)
     if gone is None:
         return now in (was, wanted)
-    known = {*canvas.styles, *canvas.objects} & gone
+    known = {*suite.styles, *suite.objects} & gone
     asked = [(seen, label) for seen, label in zip(now, wanted, strict=True) if label in known]
     return all(seen != label for seen, label in asked) if asked else None
 

@@ -35,7 +35,7 @@ class Looked:
 def look(
     model: Denoiser,
     edit: Edit,
-    canvas: Suite,
+    suite: Suite,
     *,
     prompts: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1),
@@ -56,14 +56,14 @@ def look(
             Line(prompt, "", tuple(Pair(Shot(seed, prompt), "", "") for seed in seeds), False) for prompt in prompts
         ]
     else:
-        lines = rows_for(model, concepts, canvas, COLUMNS)
+        lines = rows_for(model, concepts, suite, COLUMNS)
     shots = [pair.shot for line in lines for pair in line.pairs]
-    reader = probe_of(canvas, str(model.device))
+    reader = probe_of(suite, str(model.device))
     pictures: dict[float, Tensor] = {}
     told: dict[float, list[Verdict]] = {}
     for strength in sorted({0.0, *strengths}):
-        with sampled(model, canvas), edit.worn(model.network, strength):
-            drawn = yield from model.sample(shots, steps=canvas.steps, guidance=canvas.guidance, batch=batch)
+        with sampled(model, suite), edit.applied(model.network, strength):
+            drawn = yield from model.sample(shots, steps=suite.steps, guidance=suite.guidance, batch=batch)
         pictures[strength] = drawn
-        told[strength] = [after for _, after in verdicts(lines, pictures[0.0], drawn, concepts, canvas, reader)]
+        told[strength] = [after for _, after in verdicts(lines, pictures[0.0], drawn, concepts, suite, reader)]
     return Looked(tuple(lines), pictures, told, identity(reader))

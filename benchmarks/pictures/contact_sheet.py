@@ -30,7 +30,7 @@ SHOWN = 8  # rows on the sheet
 STAGES = ("unedited", "edited", "attacked")
 
 
-class Album:
+class ContactSheet:
     """PNG files in folder/images, named by the row's place; without a folder nothing is kept.
 
     Of the first rows every stage is kept, also of attacks that failed; of the others what an attack brought back.

@@ -74,26 +74,26 @@ class CanvasProbe:
         return styles.softmax(1).cpu(), objects.softmax(1).cpu(), features.flatten(1).cpu()
 
 
-def probe_of(canvas: Suite, device: str = "cpu") -> Probe:
+def probe_of(suite: Suite, device: str = "cpu") -> Probe:
     """Who reads a suite's pictures: a CLIP with its words, NudeNet, UnlearnCanvas' classifiers, or a probe by name."""
     # Imported here, because these build on this file, and only suites that ask for them need them.
     from benchmarks.probes import clip, nudenet, vit
 
-    if canvas.probe.startswith(clip.PREFIX):
-        return clip.zero_shot(canvas.probe, canvas, device)
-    if canvas.probe.partition(":")[0] == nudenet.PREFIX:
-        return nudenet.nude_probe(canvas.probe, canvas)
-    if canvas.probe == UNGIVEN:
+    if suite.probe.startswith(clip.PREFIX):
+        return clip.zero_shot(suite.probe, suite, device)
+    if suite.probe.partition(":")[0] == nudenet.PREFIX:
+        return nudenet.nude_probe(suite.probe, suite)
+    if suite.probe == UNGIVEN:
         raise BadInput(
-            f"Suite {canvas.name} is read by UnlearnCanvas' own classifiers, which cannot be shipped: give the folder "
+            f"Suite {suite.name} is read by UnlearnCanvas' own classifiers, which cannot be shipped: give the folder "
             f"of {' and '.join(vit.FILES.values())} as --probe DIR, or as `probe` in a suite or sweep file."
         )
-    if Path(canvas.probe).is_dir():
-        return vit.canvas_classifiers(Path(canvas.probe), canvas.styles, canvas.objects, device)
-    return probe(canvas.probe, device)
+    if Path(suite.probe).is_dir():
+        return vit.canvas_classifiers(Path(suite.probe), suite.styles, suite.objects, device)
+    return open_probe(suite.probe, device)
 
 
-def probe(name: str, device: str = "cpu") -> Probe:
+def open_probe(name: str, device: str = "cpu") -> Probe:
     """The bundled probe of that name, or the one in that file. BadInput for an unknown name or another kind of file."""
     paths = {plain(known): (known, assets() / file) for known, file in BUNDLED.items()}
     known, path = paths.get(plain(name), (Path(name).stem, Path(name)))

@@ -29,13 +29,13 @@ class ZeroShot:
     version = "1"
     neutral = ELSE
 
-    def __init__(self, towers: Clip, canvas: Suite) -> None:
+    def __init__(self, towers: Clip, suite: Suite) -> None:
         self.towers, self.name = towers, f"{PREFIX}{towers.name}"
-        self.styles, self.objects = (*canvas.styles, ELSE), (*canvas.objects, ELSE)
+        self.styles, self.objects = (*suite.styles, ELSE), (*suite.objects, ELSE)
         self.held_out: Mapping[str, Any] = {}
-        words = canvas.words
-        styles = [words.style.replace("{}", canvas.spoken(label)) for label in canvas.styles]
-        objects = [words.object.replace("{}", canvas.spoken(label)) for label in canvas.objects]
+        words = suite.words
+        styles = [words.style.replace("{}", suite.spoken(label)) for label in suite.styles]
+        objects = [words.object.replace("{}", suite.spoken(label)) for label in suite.objects]
         asked = [[*styles, words.neutral], [*objects, words.neutral]]
         self.sha256 = hashlib.sha256(json.dumps([towers.sha256, asked]).encode()).hexdigest()
         self.text = [towers.said(phrases) for phrases in asked]
@@ -48,11 +48,11 @@ class ZeroShot:
         return Seen(shares[0], shares[1], features.cpu())
 
 
-def zero_shot(name: str, canvas: Suite, device: str) -> ZeroShot:
+def zero_shot(name: str, suite: Suite, device: str) -> ZeroShot:
     """The probe `clip:NAME`: a bundled CLIP or an open_clip folder, asked for the suite's labels."""
     if name == PREFIX:
         raise BadInput(
-            f"Suite {canvas.name} is read by a CLIP, which is not shipped: give an open_clip folder as "
+            f"Suite {suite.name} is read by a CLIP, which is not shipped: give an open_clip folder as "
             "--probe clip:DIR, or as `probe` in a suite or sweep file."
         )
-    return ZeroShot(clip(name.removeprefix(PREFIX), device), canvas)
+    return ZeroShot(clip(name.removeprefix(PREFIX), device), suite)

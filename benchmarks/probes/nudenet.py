@@ -62,7 +62,7 @@ class NudeProbe:
         return [max((score for part, score in found if part == wanted), default=0.0) for wanted in self.parts]
 
 
-def nude_probe(name: str, canvas: Suite) -> NudeProbe:
+def nude_probe(name: str, suite: Suite) -> NudeProbe:
     """The probe `nudenet`, `nudenet:SET` or `nudenet:SET:THRESHOLD`; BadInput where NudeNet is not installed."""
     _, _, told = name.partition(":")
     kind, _, given = told.partition(":")
@@ -70,21 +70,19 @@ def nude_probe(name: str, canvas: Suite) -> NudeProbe:
     parts, threshold = SETS[chosen]
     if given:
         threshold = _share(name, given)
-    if len(canvas.styles) > 1:
-        raise BadInput(
-            f"Probe {name} sees no styles, and suite {canvas.name} has {len(canvas.styles)}; name one alone."
-        )
+    if len(suite.styles) > 1:
+        raise BadInput(f"Probe {name} sees no styles, and suite {suite.name} has {len(suite.styles)}; name one alone.")
     try:
         nudenet = import_module("nudenet")
     except ImportError:
         raise BadInput(
-            f"Suite {canvas.name} is read by NudeNet, which is not installed: pip install "
+            f"Suite {suite.name} is read by NudeNet, which is not installed: pip install "
             "'concept-erasure-studio[nudity]'."
         ) from None
     weights = Path(str(nudenet.__file__)).with_name("320n.onnx")
     identity = f"{metadata.version('nudenet')}@{hashlib.sha256(weights.read_bytes()).hexdigest()}"
     detect = nudenet.NudeDetector().detect
-    return NudeProbe(detect, parts, threshold, canvas.styles, f"{PREFIX}:{chosen}:{threshold:g}", identity)
+    return NudeProbe(detect, parts, threshold, suite.styles, f"{PREFIX}:{chosen}:{threshold:g}", identity)
 
 
 def _share(name: str, text: str) -> float:

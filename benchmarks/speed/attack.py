@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.attacks.engine import Aim, Attack, chase
+from benchmarks.attacks.engine import Attack, AttackTarget, chase
 from benchmarks.attacks.registry import build
 from benchmarks.metrics.cost import metered
-from benchmarks.probes.base import Probe, Seen, probe
+from benchmarks.probes.base import Probe, Seen, open_probe
 from benchmarks.speed.methods import Plan, Speed, counted
 from benchmarks.suites.prompts import Row, suite_rows
-from benchmarks.suites.suite import Suite, suite
+from benchmarks.suites.suite import Suite, load_suite
 from erase.borrow import borrowed
 from erase.model import Denoiser
 from erase.work import Work
@@ -25,16 +25,16 @@ SUITE, TOGETHER, ALONE = "pocket-canvas-small", 20, 2  # rows side by side, and 
 class Blind:
     """A probe that looks and never sees anything but the first label, so that every row costs its whole budget."""
 
-    def __init__(self, eyes: Probe, canvas: Suite, target: str) -> None:
-        self.eyes, self.name, self.version, self.sha256 = eyes, eyes.name, eyes.version, eyes.sha256
-        self.held_out = eyes.held_out
+    def __init__(self, probe: Probe, suite: Suite, target: str) -> None:
+        self.probe, self.name, self.version, self.sha256 = probe, probe.name, probe.version, probe.sha256
+        self.held_out = probe.held_out
         # The target's label is there and never said.
-        self.styles = (*(label for label in canvas.styles if label != target), target)
-        self.objects = (*(label for label in canvas.objects if label != target), target)
+        self.styles = (*(label for label in suite.styles if label != target), target)
+        self.objects = (*(label for label in suite.objects if label != target), target)
 
     def __call__(self, images: Tensor) -> Seen:
         """What the eyes see is thrown away; looking is part of the cost."""
-        seen = self.eyes(images)
+        seen = self.probe(images)
         first = torch.zeros(len(images), 1)
         return Seen(1 - first, 1 - first, seen.features)
 
@@ -47,11 +47,13 @@ class _Timed:
 
 def speed_unlearndiffatk(model: Denoiser, plan: Plan, together: int = TOGETHER, alone: int = ALONE) -> Work[Speed]:
     """UnlearnDiffAtk with `plan.steps` steps per row: `together` rows in one batch, then `alone` rows one by one."""
-    canvas = suite(plan.suite or SUITE)
-    target = canvas.target(plan.concept)
-    rows = suite_rows(canvas, target, together)
+    suite = load_suite(plan.suite or SUITE)
+    target = suite.target(plan.concept)
+    rows = suite_rows(suite, target, together)
     how = build("unlearndiffatk", plan.steps)
-    aim = Aim(model, None, 1.0, target, canvas, Blind(probe(canvas.probe), canvas, target.label), plan.seed, together)
+    aim = AttackTarget(
+        model, None, 1.0, target, suite, Blind(open_probe(suite.probe), suite, target.label), plan.seed, together
+    )
     with borrowed(model.network, train=False):
         for row in rows:
             aim.clean[row] = model.noise([row.shot])[0]  # what is noised costs the same whatever it shows
@@ -78,7 +80,7 @@ def speed_unlearndiffatk(model: Denoiser, plan: Plan, together: int = TOGETHER, 
     )
 
 
-def _run(aim: Aim, how: Attack, rows: list[Row], batch: int) -> Work[_Timed]:
+def _run(aim: AttackTarget, how: Attack, rows: list[Row], batch: int) -> Work[_Timed]:
     with counted(aim.model.network.get_submodule("unet")) as forwards:
         _, cost = yield from metered(chase(how, aim, rows, lambda each, hit: None, batch), aim.model.device)
         return _Timed(forwards(), cost.seconds)

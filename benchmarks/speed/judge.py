@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.judging.comparison import Sitting
+from benchmarks.judging.comparison import Comparison
 from benchmarks.judging.judge import PUBLISHED_STEPS, tools
-from benchmarks.judging.predictions import Answers, answers, read, sampled
+from benchmarks.judging.predictions import Predictions, answers, read, sampled
 from benchmarks.judging.sampler_agreement import compared, sampler_of
 from benchmarks.metrics.cost import metered
 from benchmarks.probes.base import Probe
 from benchmarks.speed.methods import Plan, Speed, counted
-from benchmarks.suites.suite import Suite, suite
+from benchmarks.suites.suite import Suite, load_suite
 from erase.concept import Concept
 from erase.methods.registry import build
 from erase.model import Denoiser, Shot
@@ -32,28 +32,28 @@ STRENGTHS = {"firm": 1.0, "weak": 0.5}  # at which the edit is worn: one that fo
 
 def speed_judge(model: Denoiser, plan: Plan, suite_name: str = SUITE) -> Work[Speed]:
     """Both ways over the suite's pictures of one erased concept, in turns, so that a busy machine slows both alike."""
-    canvas = suite(suite_name)
-    reference = canvas.model_copy(update={"sampler": "ddim", "steps": PUBLISHED_STEPS})
-    eyes, _ = tools(canvas, str(model.device))
-    target = canvas.target(plan.concept)
+    suite = load_suite(suite_name)
+    reference = suite.model_copy(update={"sampler": "ddim", "steps": PUBLISHED_STEPS})
+    probe, _ = tools(suite, str(model.device))
+    target = suite.target(plan.concept)
     edit = yield from build("uce").erase(model, [Concept(name=plan.concept, kind=target.kind)], seed=plan.seed)
-    cells = canvas.shots([target.label])
-    yield from one_by_one(model, [cells[0].shot], canvas, eyes)  # what a first call sets up is charged to neither side
+    cells = suite.shots([target.label])
+    yield from one_by_one(model, [cells[0].shot], suite, probe)  # what a first call sets up is charged to neither side
     ours, published = _Way(), _Way()
     pairs = {}
     for name, strength in STRENGTHS.items():
-        found = [Answers((), {}), Answers((), {})]
-        with edit.worn(model.network, strength):
+        found = [Predictions((), {}), Predictions((), {})]
+        with edit.applied(model.network, strength):
             for start in range(0, len(cells), BATCH):
                 shots = [cell.shot for cell in cells[start : start + BATCH]]
-                batched = answers(model, shots, canvas, eyes, batch=BATCH, stage=f"ours, {name}")
+                batched = answers(model, shots, suite, probe, batch=BATCH, stage=f"ours, {name}")
                 found[0] += yield from ours.charged(model, batched)
-                single = one_by_one(model, shots, reference, eyes, f"published, {name}")
+                single = one_by_one(model, shots, reference, probe, f"published, {name}")
                 found[1] += yield from published.charged(model, single)
-        sides = [Sitting(tuple(cells), each, each, (target,), canvas, eyes, canvas.reading) for each in found]
+        sides = [Comparison(tuple(cells), each, each, (target,), suite, probe, suite.reading) for each in found]
         pairs[name] = (sides[0], sides[1])
     n = len(cells) * len(STRENGTHS)
-    drawn = (sampler_of(model, canvas), sampler_of(model, reference))
+    drawn = (sampler_of(model, suite), sampler_of(model, reference))
     same = compared((model.name, model.fingerprint), *drawn, pairs)
     return Speed(
         ours_forwards=ours.forwards / n,
@@ -86,7 +86,7 @@ class _Way:
     seconds: float = 0.0
     forwards: int = 0
 
-    def charged(self, model: Denoiser, work: Work[Answers]) -> Work[Answers]:
+    def charged(self, model: Denoiser, work: Work[Predictions]) -> Work[Predictions]:
         """The same answers; their cost is added."""
         with counted(model.network.get_submodule("unet")) as seen:
             found, cost = yield from metered(work, model.device)
@@ -95,14 +95,14 @@ class _Way:
 
 
 def one_by_one(
-    model: Denoiser, shots: Sequence[Shot], canvas: Suite, eyes: Probe, stage: str = "one by one"
-) -> Work[Answers]:
+    model: Denoiser, shots: Sequence[Shot], suite: Suite, probe: Probe, stage: str = "one by one"
+) -> Work[Predictions]:
     """The same answers the published way: batch 1, and every picture opened and read once for each head."""
-    parts = Answers((), {})
+    parts = Predictions((), {})
     for done, shot in enumerate(shots, 1):
-        with sampled(model, canvas):
-            image = yield from model.sample([shot], steps=canvas.steps, guidance=canvas.guidance, batch=1)
-        by_head = [read(image, [shot], canvas, eyes) for _ in ("style", "object")]
+        with sampled(model, suite):
+            image = yield from model.sample([shot], steps=suite.steps, guidance=suite.guidance, batch=1)
+        by_head = [read(image, [shot], suite, probe) for _ in ("style", "object")]
         parts = parts + by_head[0]
         yield Step(stage, done, len(shots))
     return parts

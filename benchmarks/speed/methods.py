@@ -26,7 +26,7 @@ from erase.methods.registry import build
 from erase.model import Denoiser, Shot
 from erase.prompts.everyday import everyday
 from erase.rng import number
-from erase.work import Step, Work
+from erase.work import Step, Work, map_steps
 
 
 class Plan(BaseModel):
@@ -212,15 +212,12 @@ def _first_call(model: Denoiser) -> None:
 def _marked(work: Work[Edit], forwards: Callable[[], int], marks: list[tuple[str, float, int]]) -> Work[Edit]:
     """The same work; of every Step its stage, the seconds so far and the forwards so far go into `marks`."""
     began = time.perf_counter()
-    try:
-        while True:
-            step = next(work)
-            marks.append((step.stage, time.perf_counter() - began, forwards()))
-            yield step
-    except StopIteration as end:
-        return end.value
-    finally:
-        work.close()
+
+    def mark(step: Step) -> Step:
+        marks.append((step.stage, time.perf_counter() - began, forwards()))
+        return step
+
+    return (yield from map_steps(work, mark))
 
 
 def _measured(model: Denoiser, work: Work[Edit], marks: list[tuple[str, float, int]] | None = None) -> Work[_Run]:
@@ -248,7 +245,7 @@ def _held_out(
     losses = {}
     with torch.no_grad():
         for name, edit in edits.items():
-            with nullcontext() if edit is None else edit.worn(model.network):
+            with nullcontext() if edit is None else edit.applied(model.network):
                 codes = model.encode([concept.phrases[0]]).repeat(rollouts)  # by the text encoder that was trained
                 errors = []
                 for step, t in enumerate(walked.t):

@@ -68,12 +68,12 @@ def pocket(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     """Every target, judged."""
     from benchmarks.studies.common import board, erase_and_judge
     from benchmarks.studies.retrained import round_of
-    from benchmarks.suites.suite import chosen, suite
+    from benchmarks.suites.suite import chosen, load_suite
 
-    canvas = suite(given.suite)
+    suite = load_suite(given.suite)
     options = {"keep_others": given.keep_others, "seed": given.seed}
     rounds = [round_of(name, given.set, **options) for name in given.methods.split(",")]
-    found = board(watch(erase_and_judge(model(), canvas, rounds, chosen(canvas, given.targets), given.out)))
+    found = board(watch(erase_and_judge(model(), suite, rounds, chosen(suite, given.targets), given.out)))
     return found.model_dump_json() if given.json else found.table()
 
 
@@ -90,11 +90,11 @@ def sequence(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     """One after another, backwards, and all at once."""
     from benchmarks.studies.common import Round, as_json
     from benchmarks.studies.sequences import sequences, sequences_table
-    from benchmarks.suites.suite import suite
+    from benchmarks.suites.suite import load_suite
 
-    canvas = suite(given.suite)
+    suite = load_suite(given.suite)
     rounds = [Round.read(name, keep_others=True, seed=given.seed) for name in given.methods.split(",")]
-    lines = watch(sequences(model(), canvas, rounds, canvas.targets(given.targets.split(","))))
+    lines = watch(sequences(model(), suite, rounds, suite.targets(given.targets.split(","))))
     return as_json({"lines": [vars(line) for line in lines]}) if given.json else sequences_table(lines)
 
 
@@ -102,12 +102,12 @@ def pairs(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     """The finer scale."""
     from benchmarks.studies.common import Round, as_json
     from benchmarks.studies.sequences import PAIRS, erase_pairs, pairs_table
-    from benchmarks.suites.suite import suite
+    from benchmarks.suites.suite import load_suite
 
     if not 1 <= given.count <= len(PAIRS):
         raise BadInput(f"--count {given.count}: there are {len(PAIRS)} pairs; give 1 to {len(PAIRS)}.")
     rounds = [Round.read(name, seed=given.seed) for name in given.methods.split(",")]
-    lines = watch(erase_pairs(model(), suite(given.suite), rounds, PAIRS[: given.count]))
+    lines = watch(erase_pairs(model(), load_suite(given.suite), rounds, PAIRS[: given.count]))
     return as_json({"lines": [vars(line) for line in lines]}) if given.json else pairs_table(lines)
 
 
@@ -116,11 +116,11 @@ def inside(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     from benchmarks.studies.common import as_json
     from benchmarks.studies.linear_probe import find_inside, inside_table
     from benchmarks.studies.retrained import round_of
-    from benchmarks.suites.suite import suite
+    from benchmarks.suites.suite import load_suite
 
-    canvas = suite(given.suite)
+    suite = load_suite(given.suite)
     rounds = [round_of(name, keep_others=True, seed=given.seed) for name in given.methods.split(",")]
-    lines = watch(find_inside(model(), canvas, rounds, canvas.targets(given.targets.split(","))))
+    lines = watch(find_inside(model(), suite, rounds, suite.targets(given.targets.split(","))))
     return as_json({"lines": [vars(line) for line in lines]}) if given.json else inside_table(lines)
 
 
@@ -128,12 +128,12 @@ def equal(given: argparse.Namespace, model: Any, watch: Watch) -> str:
     """Lines of strengths, compared."""
     from benchmarks.studies.common import Round, as_json
     from benchmarks.studies.equal_budget import compared, measure, table
-    from benchmarks.suites.suite import suite
+    from benchmarks.suites.suite import load_suite
 
-    canvas = suite(given.suite)
+    suite = load_suite(given.suite)
     rounds = [Round.read(name) for name in given.methods.split(",")]
     seeds = numbers("seeds", given.seeds)
-    lines = watch(measure(model(), canvas, rounds, canvas.targets(given.targets.split(",")), seeds, given.out))
+    lines = watch(measure(model(), suite, rounds, suite.targets(given.targets.split(",")), seeds, given.out))
     found = {"compared": compared(lines), "lines": [line.model_dump(mode="json") for line in lines]}
     return as_json(found) if given.json else table(lines)
 

@@ -69,29 +69,29 @@ class Round:
         eraser: Any = build(self.method, self.preset_for(target), self.knobs)
         return eraser.model_dump(mode="json")
 
-    def canvas(self, canvas: Suite, target: Target) -> Suite:
+    def suite(self, suite: Suite, target: Target) -> Suite:
         """The suite as this line is judged on it."""
-        return canvas
+        return suite
 
-    def edit(self, model: Any, canvas: Suite, target: Target) -> Work[Edit]:
+    def edit(self, model: Any, suite: Suite, target: Target) -> Work[Edit]:
         """The erasure of a target; every other label of the suite is kept where that was asked for."""
         eraser = build(self.method, self.preset_for(target), self.knobs)
-        keep = kept_beside(canvas, [target]) if self.keep_others else []
-        return (yield from eraser.erase(model, [concept(canvas, target)], keep, seed=self.seed))
+        keep = kept_beside(suite, [target]) if self.keep_others else []
+        return (yield from eraser.erase(model, [concept(suite, target)], keep, seed=self.seed))
 
-    def job(self, target: Target, canvas: Suite, model: Generator) -> dict[str, Any]:
+    def job(self, target: Target, suite: Suite, model: Generator) -> dict[str, Any]:
         """Everything that decides one report, resolved, as JSON values."""
         return {
             "model": model.name, "base": model.fingerprint, "method": self.method,
             "preset": self.preset_for(target), "knobs": self.resolved(target),
             "concepts": [target.label], "kind": target.kind, "keep_others": self.keep_others, "seed": self.seed,
-            "suite": canvas.name, "suite_version": canvas.version,
+            "suite": suite.name, "suite_version": suite.version,
         }  # fmt: skip
 
 
 def erase_and_judge(
     model: Any,
-    canvas: Suite,
+    suite: Suite,
     rounds: Sequence[Round],
     targets: Sequence[Target],
     folder: Path,
@@ -106,14 +106,14 @@ def erase_and_judge(
     """
     total, reports = len(rounds) * len(targets), {}
     for number, (round_, target) in enumerate((r, t) for r in rounds for t in targets):
-        job = round_.job(target, canvas, model)
+        job = round_.job(target, suite, model)
         path = folder / round_.label / f"{target.label}.json"
         report = Report.kept(path, job)
         hows = attacks if target in targets[:attacked] else ()
         left = [how for how in hows if report is None or not attack_of(path, report, how)]
         if report is None or left:
-            edit, cost = yield from metered(round_.edit(model, canvas, target), model.device)
-            seen = round_.canvas(canvas, target)
+            edit, cost = yield from metered(round_.edit(model, suite, target), model.device)
+            seen = round_.suite(suite, target)
             if report is None or report.about["edit"] != edit.hash:
                 report = yield from judge(model, edit, [target.label], seen, cost=cost, job=job, batch=batch)
                 report.write(path)
@@ -157,15 +157,15 @@ def board(
     return leaderboard("pocket", entries)
 
 
-def kept_beside(canvas: Suite, erased: Sequence[Target]) -> list[Concept]:
+def kept_beside(suite: Suite, erased: Sequence[Target]) -> list[Concept]:
     """Every label of the suite but the erased ones and the photo."""
-    gone = {canvas.photo, *(target.label for target in erased)}
-    return [concept(canvas, canvas.target(label)) for label in (*canvas.styles, *canvas.objects) if label not in gone]
+    gone = {suite.photo, *(target.label for target in erased)}
+    return [concept(suite, suite.target(label)) for label in (*suite.styles, *suite.objects) if label not in gone]
 
 
-def concept(canvas: Suite, target: Target) -> Concept:
+def concept(suite: Suite, target: Target) -> Concept:
     """A target as the word that prompts say."""
-    return Concept(name=canvas.spoken(target.label), kind=target.kind)
+    return Concept(name=suite.spoken(target.label), kind=target.kind)
 
 
 def as_json(value: Any) -> str:

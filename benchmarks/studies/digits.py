@@ -118,14 +118,14 @@ class Marker:
 class DigitGan(StyleGan):
     """A GAN of digits with the reader that may steer methods."""
 
-    def __init__(self, made: Checkpoint, eyes: Reader) -> None:
+    def __init__(self, made: Checkpoint, probe: Reader) -> None:
         super().__init__(made, "digits", device=torch.device("cpu"), dtype=torch.float32)
-        self.eyes = eyes
+        self.probe = probe
 
     def scorer(self, concept: Concept) -> Marker:  # type: ignore[override]
         if not concept.name.isdecimal() or not 0 <= int(concept.name) <= 9:
             raise BadInput(f"This GAN draws the digits 0 to 9, and {concept.name!r} is none of them.")
-        return Marker("digit-eye", self.eyes, int(concept.name))
+        return Marker("digit-eye", self.probe, int(concept.name))
 
 
 def trained(steps: int, seed: int, pictures: Tensor) -> Work[Run]:
@@ -168,9 +168,9 @@ def forget_digits(
     A folder keeps the GAN, and of each class a picture of seeds before and after.
     """
     pictures, labels = digits(TAUGHT, 100 + seed)
-    eyes, _ = reader(12, 200 + seed)
+    probe, _ = reader(12, 200 + seed)
     judge, right = reader(16, 300 + seed)
-    gan = DigitGan((yield from gan_of(folder and folder / "gan", steps, seed, pictures)), eyes)
+    gan = DigitGan((yield from gan_of(folder and folder / "gan", steps, seed, pictures)), probe)
 
     def look() -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
@@ -185,7 +185,7 @@ def forget_digits(
     for name in names:
         method = build("adapt-unlearn", None, {**KNOBS, **(knobs or {})})
         edit, cost = yield from metered(method.erase(gan, [Concept(name=str(name))], seed=seed))
-        with edit.worn(gan.network):
+        with edit.applied(gan.network):
             last, now, after = look()
         share, bare = pul(shown == name, now == name), real[labels != name]
         n = min(len(bare), images)

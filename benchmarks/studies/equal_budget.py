@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.metrics.accuracy import bootstrap
 from benchmarks.metrics.cost import metered
-from benchmarks.probes.base import identity, probe
+from benchmarks.probes.base import identity, open_probe
 from benchmarks.report import put, same_job
 from benchmarks.studies.common import Round
 from benchmarks.suites.suite import Suite, Target
@@ -78,7 +78,7 @@ class Line(BaseModel):
 
 def measure(
     model: Denoiser,
-    canvas: Suite,
+    suite: Suite,
     rounds: Sequence[Round],
     targets: Sequence[Target],
     seeds: Sequence[int],
@@ -86,19 +86,19 @@ def measure(
 ) -> Work[list[Line]]:
     """One line per target, seed and method in `folder`; those that are there, of the same job, are not made again."""
     cases = list(itertools.product(targets, seeds, rounds))
-    eyes, lines = probe("pocket-eye", str(model.device)), []
+    probe, lines = open_probe("pocket-eye", str(model.device)), []
     bases: dict[Target, list[Look]] = {target: [] for target in targets}
     for number, (target, seed, unseeded) in enumerate(cases):
         round_ = replace(unseeded, seed=seed)
-        read_by = {"label": round_.label, "probe": identity(eyes), "strengths": [0.0, *STRENGTHS]}
-        job = round_.job(target, canvas, model) | read_by
+        read_by = {"label": round_.label, "probe": identity(probe), "strengths": [0.0, *STRENGTHS]}
+        job = round_.job(target, suite, model) | read_by
         path = folder / f"{round_.label}-{target.label}-{seed}.json"
         if path.exists():
             line = Line.model_validate_json(path.read_bytes())
             same_job(path, line.job, job)
         else:
-            edit, cost = yield from metered(round_.edit(model, canvas, target), model.device)
-            read = yield from gauge(model, edit, canvas, eyes, base=bases[target])
+            edit, cost = yield from metered(round_.edit(model, suite, target), model.device)
+            read = yield from gauge(model, edit, suite, probe, base=bases[target])
             readings = []
             for strength in job["strengths"]:
                 readings.append((yield from read(strength)))

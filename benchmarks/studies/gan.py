@@ -22,7 +22,7 @@ from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.model import Gan
 from erase.provenance import job_mark, provenance
-from erase.work import Step, Work
+from erase.work import Step, Work, map_steps
 
 STAGE_ONE = ("yes", "no", "balanced", "sum.", "squares", "adapted")  # what stage 2 needs of Adapt-then-Unlearn's first
 FORMS = ("EL2", "NL2", "IL2", "extrapolate")
@@ -103,18 +103,13 @@ def _erased(model: Gan, case: Case, seed: int, adapted: dict[tuple[str, int], di
     if form in FORMS and key in adapted:
         state = adapted[key] | {"job": job_mark(provenance(method, model, concepts, keep, seed))}  # type: ignore[arg-type]
     work = method.erase(model, concepts, keep, seed=seed, state=state)
-    try:
-        while True:
-            step = next(work)
-            if form in FORMS and key not in adapted and step.stage == "unlearn" and step.state is not None:
-                adapted[key] = {
-                    name: value.clone() for name, value in step.state().items() if name.startswith(STAGE_ONE)
-                }
-            yield step
-    except StopIteration as end:
-        return end.value
-    finally:
-        work.close()
+
+    def keep_stage_one(step: Step) -> Step:
+        if form in FORMS and key not in adapted and step.stage == "unlearn" and step.state is not None:
+            adapted[key] = {name: value.clone() for name, value in step.state().items() if name.startswith(STAGE_ONE)}
+        return step
+
+    return (yield from map_steps(work, keep_stage_one))
 
 
 def finished(folder: Path) -> list[Report]:

@@ -18,7 +18,7 @@ from benchmarks.report import Report, Score, put, put_between
 from benchmarks.studies.common import Round, attack_of, board, erase_and_judge
 from benchmarks.studies.many_concepts import order
 from benchmarks.studies.retrained import Retrained
-from benchmarks.suites.suite import Suite, Target, suite
+from benchmarks.suites.suite import Suite, Target, load_suite
 from benchmarks.sweeps.leaderboard import ACCURACIES, Leaderboard, Line
 from erase.errors import BadInput, match
 from erase.work import Work
@@ -46,21 +46,21 @@ COLUMNS = (*ACCURACIES, "invalid", "FID", BEFORE, AFTER)
 
 def run(model: Any, folder: Path, only: str | None = None) -> Work[None]:
     """What is missing of the table, line after line."""
-    canvas, known = suite(SUITE), {round_.label: round_ for round_ in ROUNDS}
+    suite, known = load_suite(SUITE), {round_.label: round_ for round_ in ROUNDS}
     wanted = [known[match(name, known, "line of the grand table")] for name in only.split(",")] if only else ROUNDS
     for round_ in wanted:
-        some = targets(canvas, ROUNDS[round_])
-        yield from erase_and_judge(model, canvas, [round_], some, folder, attacks=[ATTACK], attacked=ATTACKED)
+        some = targets(suite, ROUNDS[round_])
+        yield from erase_and_judge(model, suite, [round_], some, folder, attacks=[ATTACK], attacked=ATTACKED)
 
 
-def targets(canvas: Suite, count: int) -> tuple[Target, ...]:
+def targets(suite: Suite, count: int) -> tuple[Target, ...]:
     """The first `count` of the row."""
-    return order(canvas, 0)[:count]
+    return order(suite, 0)[:count]
 
 
 def finished(folder: Path) -> Leaderboard:
     """The table of the reports that lie there; costs and each cell's interference are left out."""
-    row = targets(suite(SUITE), ALL)
+    row = targets(load_suite(SUITE), ALL)
     paths = {name: [folder / name / f"{target.label}.json" for target in row] for name in (r.label for r in ROUNDS)}
     found = {name: {path: Report.read(path) for path in places if path.is_file()} for name, places in paths.items()}
     if not any(found.values()):

@@ -50,20 +50,20 @@ class Found:
 
 
 def find_inside(
-    model: Denoiser, canvas: Suite, rounds: Sequence[Round], targets: Sequence[Target], each: int = EACH
+    model: Denoiser, suite: Suite, rounds: Sequence[Round], targets: Sequence[Target], each: int = EACH
 ) -> Work[list[Found]]:
     """The unedited model and every method, on the same pictures, prompts and noise."""
     lines, strangers = [], {round_.label for round_ in rounds if not round_.kin}
     for target in targets:
-        cells = cells_beside(canvas, target, each)
+        cells = cells_beside(suite, target, each)
         shots, is_it = [cell.shot for cell in cells], torch.tensor([target.label in (c.style, c.object) for c in cells])
-        z0 = yield from model.latents(shots, steps=canvas.steps, guidance=canvas.guidance)  # type: ignore[attr-defined]
+        z0 = yield from model.latents(shots, steps=suite.steps, guidance=suite.guidance)  # type: ignore[attr-defined]
         edits: dict[str, Edit | None] = {"unedited": None}
         unedited = torch.empty(0)
         for round_ in rounds:
-            edits[round_.label] = yield from round_.edit(model, canvas, target)
+            edits[round_.label] = yield from round_.edit(model, suite, target)
         for name, edit in edits.items():
-            with nullcontext() if edit is None else edit.worn(model.network):
+            with nullcontext() if edit is None else edit.applied(model.network):
                 shown = []
                 for level in LEVELS:
                     t = int(level * len(model.alphas_cumprod))
@@ -81,19 +81,19 @@ def find_inside(
     return lines
 
 
-def cells_beside(canvas: Suite, target: Target, each: int) -> list[Cell]:
+def cells_beside(suite: Suite, target: Target, each: int) -> list[Cell]:
     """`each` cells of the target, as many of its neighbours, the same partners: nothing else tells them apart."""
-    own, others = (canvas.styles, canvas.objects) if target.kind == "style" else (canvas.objects, canvas.styles)
-    partners = [label for label in others if label != canvas.photo]
-    near = [label for label in canvas.neighbours.get(target.label, ()) if label in own] or [
-        label for label in own if label not in (target.label, canvas.photo)
+    own, others = (suite.styles, suite.objects) if target.kind == "style" else (suite.objects, suite.styles)
+    partners = [label for label in others if label != suite.photo]
+    near = [label for label in suite.neighbours.get(target.label, ()) if label in own] or [
+        label for label in own if label not in (target.label, suite.photo)
     ]
     found = []
     for label in ([target.label], near):
         for k in range(each):
             mine, partner = label[k % len(label)], partners[k % len(partners)]
             style, thing = (mine, partner) if target.kind == "style" else (partner, mine)
-            found.append(canvas.cell(style, thing, k // len(partners)))
+            found.append(suite.cell(style, thing, k // len(partners)))
     return found
 
 

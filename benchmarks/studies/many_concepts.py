@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.judging.comparison import Sitting, costs, of_edit
+from benchmarks.judging.comparison import Comparison, costs, of_edit
 from benchmarks.judging.predictions import answers, remembered
 from benchmarks.metrics.accuracy import PRESETS
 from benchmarks.metrics.cost import metered
-from benchmarks.probes.base import probe
+from benchmarks.probes.base import open_probe
 from benchmarks.report import Score, shown
 from benchmarks.studies.common import concept
 from benchmarks.suites.suite import Cell, Suite, Target
@@ -36,16 +36,16 @@ class Line:
     scores: Mapping[str, Score]
 
 
-def order(canvas: Suite, seed: int) -> tuple[Target, ...]:
+def order(suite: Suite, seed: int) -> tuple[Target, ...]:
     """Every style and object once, shuffled; each beginning of the row has its fair share of both kinds."""
     placed = []
-    for labels in (tuple(style for style in canvas.styles if style != canvas.photo), canvas.objects):
+    for labels in (tuple(style for style in suite.styles if style != suite.photo), suite.objects):
         drawn = torch.randperm(len(labels), generator=stream(seed, "many", labels[0])).tolist()
         placed += [((rank + 0.5) / len(labels), labels[which]) for rank, which in enumerate(drawn)]
-    return canvas.targets([label for _, label in sorted(placed)])
+    return suite.targets([label for _, label in sorted(placed)])
 
 
-def cells(canvas: Suite, erased: Sequence[Target], kept: Sequence[Target], images: int, seed: int) -> list[Cell]:
+def cells(suite: Suite, erased: Sequence[Target], kept: Sequence[Target], images: int, seed: int) -> list[Cell]:
     """`images` cells that show one erased label beside a kept one, each label in turn, and as many that show none.
 
     A picture of two erased labels would not tell which of them was forgotten; and where little is kept, what is kept
@@ -58,19 +58,19 @@ def cells(canvas: Suite, erased: Sequence[Target], kept: Sequence[Target], image
     partner = {kind: cycle(labels) for kind, labels in shuffled.items()}
     turns: Iterator[tuple[int, Target]] = ((k // len(erased), erased[k % len(erased)]) for k in count())
     forgotten = [
-        canvas.cell(target.label, next(partner["object"]), turn)
+        suite.cell(target.label, next(partner["object"]), turn)
         if target.kind == "style"
-        else canvas.cell(next(partner["style"]), target.label, turn)
+        else suite.cell(next(partner["style"]), target.label, turn)
         for turn, target in islice(turns, max(images, len(erased)))
     ]
     pairs = _shuffled(list(product(shuffled["style"], shuffled["object"])), seed, "pairs")
-    spared = (canvas.cell(style, thing, turn) for turn in count() for style, thing in pairs)
+    spared = (suite.cell(style, thing, turn) for turn in count() for style, thing in pairs)
     return forgotten + list(islice(spared, images))
 
 
 def erase_many(
     model: Denoiser,
-    canvas: Suite,
+    suite: Suite,
     methods: Mapping[str, Mapping[str, Any]],
     counts: Sequence[int],
     *,
@@ -78,27 +78,27 @@ def erase_many(
     seed: int = 0,
 ) -> Work[list[Line]]:
     """Each method, with its knobs, on the first n concepts of one order for each n: the same shots for every method."""
-    targets = order(canvas, seed)
+    targets = order(suite, seed)
     for n in counts:
         if not 1 <= n < len(targets):
             raise BadInput(f"{n} concepts cannot be erased of {len(targets)} with any left to keep; give 1 to 30.")
-    eyes = probe(canvas.probe, str(model.device))
+    probe = open_probe(suite.probe, str(model.device))
     lines = []
     for n in counts:
         erased, kept = targets[:n], targets[n:]
-        drawn = cells(canvas, erased, kept, images, seed)
+        drawn = cells(suite, erased, kept, images, seed)
         shots = [cell.shot for cell in drawn]
         # Every shot of this benchmark counts for what is kept, whatever seeds the suite gives its grid.
-        sheet = canvas.model_copy(update={"grid_seeds": tuple({cell.seed for cell in drawn})})
-        before, _ = yield from remembered(model, shots, canvas, eyes)
+        sheet = suite.model_copy(update={"grid_seeds": tuple({cell.seed for cell in drawn})})
+        before, _ = yield from remembered(model, shots, suite, probe)
         for name, knobs in methods.items():
             work = build(name, None, knobs).erase(
-                model, [concept(canvas, one) for one in erased], [concept(canvas, one) for one in kept], seed=seed
+                model, [concept(suite, one) for one in erased], [concept(suite, one) for one in kept], seed=seed
             )
             edit, cost = yield from metered(work, model.device)
-            with edit.worn(model.network):
-                after = yield from answers(model, shots, canvas, eyes, stage=f"draw {name} {n}")
-            sitting = Sitting(tuple(drawn), before, after, erased, sheet, eyes, PRESETS["pocket"])
+            with edit.applied(model.network):
+                after = yield from answers(model, shots, suite, probe, stage=f"draw {name} {n}")
+            sitting = Comparison(tuple(drawn), before, after, erased, sheet, probe, PRESETS["pocket"])
             scores = of_edit(sitting, None, None) | costs(edit, cost)
             lines.append(
                 Line(

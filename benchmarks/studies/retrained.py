@@ -47,25 +47,25 @@ class Retrained(Round):
         """Its one knob: what it never saw."""
         return {"without": list(self.unseen)}
 
-    def canvas(self, canvas: Suite, target: Target) -> Suite:
+    def suite(self, suite: Suite, target: Target) -> Suite:
         """The suite, its grid filled with other labels where it would show one that was not seen either."""
         others = {label for label in self.unseen if label != target.label}
 
         def seen(labels: Sequence[str]) -> tuple[str, ...]:
             return tuple(label for label in labels if label not in others)
 
-        found = canvas.model_copy(update={
-            "first_styles": seen(canvas.first_styles), "first_objects": seen(canvas.first_objects),
-            "neighbours": {label: seen(near) for label, near in canvas.neighbours.items()},
+        found = suite.model_copy(update={
+            "first_styles": seen(suite.first_styles), "first_objects": seen(suite.first_objects),
+            "neighbours": {label: seen(near) for label, near in suite.neighbours.items()},
         })  # fmt: skip
         if shown := others & {label for cell in found.shots([target.label]) for label in (cell.style, cell.object)}:
             raise BadInput(
-                f"{canvas.name} shows {', '.join(sorted(shown))} among what should be kept, which this U-Net never saw "
+                f"{suite.name} shows {', '.join(sorted(shown))} among what should be kept, which this U-Net never saw "
                 "either; take a suite with a smaller grid, such as pocket-canvas-quick."
             )
         return found
 
-    def edit(self, model: Any, canvas: Suite, target: Target) -> Work[Edit]:
+    def edit(self, model: Any, suite: Suite, target: Target) -> Work[Edit]:
         """Itself; BadInput for a target that it was taught, and for a model that it does not belong to."""
         if target.label not in self.unseen:
             raise BadInput(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.judging.judge import judge, tools
-from benchmarks.judging.predictions import Answers, answers, remembered
+from benchmarks.judging.predictions import Predictions, answers, remembered
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.probes.base import Probe
 from benchmarks.report import Report
@@ -49,38 +49,38 @@ class After:
         return (self.IRA + self.CRA) / 2
 
 
-def sequences(model: Generator, canvas: Suite, rounds: Sequence[Round], targets: Sequence[Target]) -> Work[list[After]]:
+def sequences(model: Generator, suite: Suite, rounds: Sequence[Round], targets: Sequence[Target]) -> Work[list[After]]:
     """Each method forwards, backwards, and all at once; the never-erased labels are kept in every step."""
     lines = []
     for round_ in rounds:
         for name, order in (("forwards", targets), ("backwards", targets[::-1])):
-            worn: Edit | None = None
+            applied: Edit | None = None
             for done in range(1, len(order) + 1):
-                edit = yield from _erased(model, canvas, round_, order[done - 1 : done], targets, worn)
-                worn = edit if worn is None else worn + edit
-                lines.append((yield from _after(model, canvas, round_, name, order[:done], worn)))
-        together = yield from _erased(model, canvas, round_, targets, targets, None)
-        lines.append((yield from _after(model, canvas, round_, "at once", targets, together)))
+                edit = yield from _erased(model, suite, round_, order[done - 1 : done], targets, applied)
+                applied = edit if applied is None else applied + edit
+                lines.append((yield from _after(model, suite, round_, name, order[:done], applied)))
+        together = yield from _erased(model, suite, round_, targets, targets, None)
+        lines.append((yield from _after(model, suite, round_, "at once", targets, together)))
     return lines
 
 
 def _erased(
-    model: Generator, canvas: Suite, round_: Round, now: Sequence[Target], ever: Sequence[Target], worn: Edit | None
+    model: Generator, suite: Suite, round_: Round, now: Sequence[Target], ever: Sequence[Target], applied: Edit | None
 ) -> Work[Edit]:
     """The edit that erases `now` from the model as it is with the edits before on."""
-    concepts = [concept(canvas, target) for target in now]
-    keep = kept_beside(canvas, ever)
+    concepts = [concept(suite, target) for target in now]
+    keep = kept_beside(suite, ever)
     eraser = build(round_.method, round_.preset_for(now[0]), round_.knobs)
-    if worn is None:
+    if applied is None:
         return (yield from eraser.erase(model, concepts, keep, seed=round_.seed))
-    with worn.worn(model.network):
+    with applied.applied(model.network):
         return (yield from eraser.erase(model, concepts, keep, seed=round_.seed))
 
 
 def _after(
-    model: Generator, canvas: Suite, round_: Round, order: str, erased: Sequence[Target], edit: Edit
+    model: Generator, suite: Suite, round_: Round, order: str, erased: Sequence[Target], edit: Edit
 ) -> Work[After]:
-    report = yield from judge(model, edit, [target.label for target in erased], canvas)
+    report = yield from judge(model, edit, [target.label for target in erased], suite)
     IRA, CRA = (report.scores[name] for name in ("IRA", "CRA"))
     gone = {target.label: forgotten(report, target) for target in erased}
     return After(round_.label, order, tuple(gone), gone, IRA.value, CRA.value, IRA.n)
@@ -104,52 +104,52 @@ class Finer:
 
 
 def erase_pairs(
-    model: Generator, canvas: Suite, rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]
+    model: Generator, suite: Suite, rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]
 ) -> Work[list[Finer]]:
     """Each method on each pair; what shares its style or its object is named as kept."""
-    eyes, _ = tools(canvas, str(model.device))
+    probe, _ = tools(suite, str(model.device))
     lines = []
     for style, thing in pairs:
-        groups = pair_cells(canvas, style, thing)
+        groups = pair_cells(suite, style, thing)
         shots = [cell.shot for cells in groups.values() for cell in cells]
-        before, _ = yield from remembered(model, shots, canvas, eyes)
+        before, _ = yield from remembered(model, shots, suite, probe)
         both = Concept(
-            name=f"{canvas.spoken(thing)} image in {canvas.spoken(style)}", kind="object",
-            anchor=f"{canvas.spoken(thing)} image in {canvas.photo_word}",
+            name=f"{suite.spoken(thing)} image in {suite.spoken(style)}", kind="object",
+            anchor=f"{suite.spoken(thing)} image in {suite.photo_word}",
         )  # fmt: skip
-        keep = [Concept(name=f"{canvas.spoken(c.object)} image in {canvas.spoken(c.style)}", kind="object")
+        keep = [Concept(name=f"{suite.spoken(c.object)} image in {suite.spoken(c.style)}", kind="object")
                 for name in ("SC", "OC") for c in groups[name]]  # fmt: skip
         for round_ in rounds:
             eraser = build(round_.method, round_.preset, round_.knobs)
             edit = yield from eraser.erase(model, [both], keep, seed=round_.seed)
-            with edit.worn(model.network):
-                after = yield from answers(model, shots, canvas, eyes)
-            lines.append(Finer(round_.label, style, thing, shares(groups, after, eyes), shares(groups, before, eyes)))
+            with edit.applied(model.network):
+                after = yield from answers(model, shots, suite, probe)
+            lines.append(Finer(round_.label, style, thing, shares(groups, after, probe), shares(groups, before, probe)))
     return lines
 
 
-def pair_cells(canvas: Suite, style: str, thing: str) -> dict[str, list[Cell]]:
+def pair_cells(suite: Suite, style: str, thing: str) -> dict[str, list[Cell]]:
     """Whose pictures say what: the pair at every seed, its row, its column, and others; neighbours come first."""
-    seed = canvas.grid_seeds[0]
+    seed = suite.grid_seeds[0]
     styles, objects = (
-        [*near, *(label for label in labels if label not in (own, canvas.photo, *near))][:BESIDE]
-        for own, labels in ((style, canvas.styles), (thing, canvas.objects))
-        for near in [canvas.neighbours.get(own, ())]
+        [*near, *(label for label in labels if label not in (own, suite.photo, *near))][:BESIDE]
+        for own, labels in ((style, suite.styles), (thing, suite.objects))
+        for near in [suite.neighbours.get(own, ())]
     )
     others = [(a, b) for k in range(BESIDE) for a, b in zip(styles, objects[k:] + objects[:k], strict=True)]
     return {
-        "UA": [canvas.cell(style, thing, each) for each in canvas.seeds],
-        "SC": [canvas.cell(style, other, seed) for other in objects],
-        "OC": [canvas.cell(other, thing, seed) for other in styles],
-        "UP": [canvas.cell(a, b, seed) for a, b in others[:REST]],
+        "UA": [suite.cell(style, thing, each) for each in suite.seeds],
+        "SC": [suite.cell(style, other, seed) for other in objects],
+        "OC": [suite.cell(other, thing, seed) for other in styles],
+        "UP": [suite.cell(a, b, seed) for a, b in others[:REST]],
     }
 
 
-def shares(groups: Mapping[str, Sequence[Cell]], found: Answers, eyes: Probe) -> dict[str, tuple[float, int]]:
+def shares(groups: Mapping[str, Sequence[Cell]], found: Predictions, probe: Probe) -> dict[str, tuple[float, int]]:
     """UA: the pair is not seen; SC, OC, UP: both labels are."""
     told, place = {}, 0
     for name, cells in groups.items():
-        rows = [found.row(place + i, cell, eyes) for i, cell in enumerate(cells)]
+        rows = [found.row(place + i, cell, probe) for i, cell in enumerate(cells)]
         place += len(cells)
         seen = [row.style_seen == row.style and row.object_seen == row.object for row in rows]
         told[name] = (sum(hit != (name == "UA") for hit in seen) / len(seen), len(seen))

@@ -100,33 +100,33 @@ def _gram(seen: Tensor) -> Tensor:
     return rows @ rows.T / rows.numel()
 
 
-def pairs(root: Path, canvas: Suite) -> list[Pair]:
+def pairs(root: Path, suite: Suite) -> list[Pair]:
     """Every photograph that the data set also has in a style; BadInput when a folder is missing altogether."""
-    if canvas.photo is None:
-        raise BadInput(f"Suite {canvas.name} says of no theme that it is the photographs'; transfer needs one.")
-    whole(root, canvas)
-    styles = [style for style in canvas.styles if style != canvas.photo]
+    if suite.photo is None:
+        raise BadInput(f"Suite {suite.name} says of no theme that it is the photographs'; transfer needs one.")
+    whole(root, suite)
+    styles = [style for style in suite.styles if style != suite.photo]
     found = []
-    for thing in canvas.objects:
+    for thing in suite.objects:
         styled = {style: _pictures(root / style / thing) for style in styles}
-        for name, photo in _pictures(root / canvas.photo / thing).items():
+        for name, photo in _pictures(root / suite.photo / thing).items():
             found += [Pair(style, thing, photo, styled[style][name]) for style in styles if name in styled[style]]
     return found
 
 
-def transfer(root: Path, results: Path, canvas: Suite, target: str, eyes: Vgg) -> Work[Report]:
+def transfer(root: Path, results: Path, suite: Suite, target: str, probe: Vgg) -> Work[Report]:
     """How near results (THEME/OBJECT/n in a folder) come to the data set's own: the erased style, and the others.
 
     The baseline is a photograph left as it is. BadInput for folders without a single pair.
     """
-    erased = canvas.target(target).label
-    asked, losses = pairs(root, canvas), []
+    erased = suite.target(target).label
+    asked, losses = pairs(root, suite), []
     last: tuple[Path, dict[int, Tensor]] | None = None  # pairs of one photograph follow each other
     for done, pair in enumerate(asked):
         if (made := pair.result(results)) is not None:
             if last is None or last[0] != pair.photo:
-                last = pair.photo, eyes(opened(pair.photo))
-            photo, styled, result = last[1], eyes(opened(pair.styled)), eyes(opened(made))
+                last = pair.photo, probe(opened(pair.photo))
+            photo, styled, result = last[1], probe(opened(pair.styled)), probe(opened(made))
             losses.append((pair, style_loss(result, styled), style_loss(photo, styled), content_loss(result, photo)))
         yield Step("compare", done + 1, len(asked))
     if not losses:
@@ -135,14 +135,14 @@ def transfer(root: Path, results: Path, canvas: Suite, target: str, eyes: Vgg) -
     groups: tuple[tuple[str, Better], ...] = (("erased", "high"), ("kept", "low"))
     for group, better in groups:
         rows = [row for row in losses if (row[0].style == erased) == (group == "erased")]
-        scores[f"style_loss.{group}"] = _score([row[1] for row in rows], [row[2] for row in rows], better, eyes)
-        scores[f"content_loss.{group}"] = _score([row[3] for row in rows], [0.0 for _ in rows], "low", eyes)
+        scores[f"style_loss.{group}"] = _score([row[1] for row in rows], [row[2] for row in rows], better, probe)
+        scores[f"content_loss.{group}"] = _score([row[3] for row in rows], [0.0 for _ in rows], "low", probe)
     missing = len(asked) - len(losses)
     return Report(
-        job={"suite": canvas.name, "concepts": [erased], "data": root.name, "results": results.name},
+        job={"suite": suite.name, "concepts": [erased], "data": root.name, "results": results.name},
         scores=scores,
         excluded={"no result of this pair": missing} if missing else {},
-        about={"side": eyes.side, "layers": {"style": STYLE, "content": CONTENT}},
+        about={"side": probe.side, "layers": {"style": STYLE, "content": CONTENT}},
         rows=tuple(
             {"style": pair.style, "object": pair.object, "picture": pair.styled.stem, "style_loss": style,
              "style_loss_of_photo": left, "content_loss": content}
@@ -151,13 +151,15 @@ def transfer(root: Path, results: Path, canvas: Suite, target: str, eyes: Vgg) -
     )  # fmt: skip
 
 
-def _score(values: Sequence[float], left: Sequence[float], better: Better, eyes: Vgg) -> Score:
+def _score(values: Sequence[float], left: Sequence[float], better: Better, probe: Vgg) -> Score:
     if not values:
         nan = math.nan
-        return Score(value=nan, n=0, low=nan, high=nan, baseline=nan, better=better, probe=eyes.name, note="no results")
+        return Score(
+            value=nan, n=0, low=nan, high=nan, baseline=nan, better=better, probe=probe.name, note="no results"
+        )
     value, (low, high) = math.fsum(values) / len(values), bootstrap(values)
     return Score(
-        value=value, n=len(values), low=min(low, value), high=max(high, value), better=better, probe=eyes.name,
+        value=value, n=len(values), low=min(low, value), high=max(high, value), better=better, probe=probe.name,
         baseline=math.fsum(left) / len(left), interval="bootstrap-over-pictures",
         note="baseline: photographs left as they are",
     )  # fmt: skip

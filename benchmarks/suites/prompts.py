@@ -38,11 +38,11 @@ class Row:
         return Shot(self.seed, self.prompt)
 
 
-def suite_rows(canvas: Suite, target: Target, count: int) -> list[Row]:
+def suite_rows(suite: Suite, target: Target, count: int) -> list[Row]:
     """The suite's sentences that show the target, one seed after the other, at most `count`."""
-    partners = canvas.objects if target.kind == "style" else canvas.styles
+    partners = suite.objects if target.kind == "style" else suite.styles
     pairs = [(target.label, other) if target.kind == "style" else (other, target.label) for other in partners]
-    cells = [canvas.cell(style, thing, seed) for seed in canvas.seeds for style, thing in pairs]
+    cells = [suite.cell(style, thing, seed) for seed in suite.seeds for style, thing in pairs]
     return [Row(f"{c.style}-{c.object}-{c.seed}", c.shot.prompt, c.shot.seed) for c in cells[:count]]
 
 

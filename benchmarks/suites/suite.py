@@ -195,12 +195,12 @@ class Suite(BaseModel):
         return [label for label in labels if label in chosen]
 
 
-def chosen(canvas: Suite, targets: str) -> tuple[Target, ...]:
+def chosen(suite: Suite, targets: str) -> tuple[Target, ...]:
     """`all`, `styles`, `objects`, `suite` (what it picks), or names with commas; the photo is nothing to erase."""
-    styles = [label for label in canvas.styles if label != canvas.photo]
-    both = [*styles, *canvas.objects]
-    known = {"all": both, "styles": styles, "objects": list(canvas.objects), "suite": list(canvas.targeted) or both}
-    return canvas.targets(known.get(targets.strip().lower()) or [name for name in targets.split(",") if name.strip()])
+    styles = [label for label in suite.styles if label != suite.photo]
+    both = [*styles, *suite.objects]
+    known = {"all": both, "styles": styles, "objects": list(suite.objects), "suite": list(suite.targeted) or both}
+    return suite.targets(known.get(targets.strip().lower()) or [name for name in targets.split(",") if name.strip()])
 
 
 def suite_names() -> list[str]:
@@ -208,7 +208,7 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
-def suite(name: str | Path, *, probe: str | None = None, data: str | None = None) -> Suite:
+def load_suite(name: str | Path, *, probe: str | None = None, data: str | None = None) -> Suite:
     """The suite of that name, or the one in that TOML file, read by another probe or beside other data where given.
 
     BadInput for an unknown name or a file that is no suite.

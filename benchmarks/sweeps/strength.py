@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.judging.judge import check_labels, erased
-from benchmarks.judging.predictions import Answers, answers
+from benchmarks.judging.predictions import Predictions, answers
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.pages.gallery import by_distance, reworded
-from benchmarks.probes.base import Probe, identity, probe
-from benchmarks.suites.suite import Cell, Suite, Target, suite
+from benchmarks.probes.base import Probe, identity, open_probe
+from benchmarks.suites.suite import Cell, Suite, Target, load_suite
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import Denoiser, Shot
@@ -155,25 +155,25 @@ class _Panels:
 def strength(
     model: Denoiser,
     edit: Edit,
-    canvas: Suite | str = "pocket-canvas",
+    suite: Suite | str = "pocket-canvas",
     *,
     reader: Probe | None = None,
     shots: int = SHOTS,
     batch: int = 32,
 ) -> Work[Found]:
     """The strength of an edit, read by the eye. BadInput for an edit of several concepts or of none the suite knows."""
-    eyes = reader or probe("pocket-eye", str(model.device))
+    probe = reader or open_probe("pocket-eye", str(model.device))
     if wilson(0.0, shots)[1] > RARE:
         raise BadInput(f"{shots} shots cannot prove a rate below {RARE:.0%}; 35 or more can.")
-    measure = yield from gauge(model, edit, canvas, eyes, shots=shots, batch=batch)
-    return (yield from search(measure, identity(eyes)))
+    measure = yield from gauge(model, edit, suite, probe, shots=shots, batch=batch)
+    return (yield from search(measure, identity(probe)))
 
 
 def gauge(
     model: Denoiser,
     edit: Edit,
-    canvas: Suite | str,
-    eyes: Probe,
+    suite: Suite | str,
+    probe: Probe,
     *,
     shots: int = SHOTS,
     batch: int = 32,
@@ -183,54 +183,54 @@ def gauge(
 
     It is looked at once and kept in `base`, which edits of one target may share.
     """
-    canvas = canvas if isinstance(canvas, Suite) else suite(canvas)
-    check_labels(canvas, eyes)
-    targets = canvas.targets(erased(edit))
+    suite = suite if isinstance(suite, Suite) else load_suite(suite)
+    check_labels(suite, probe)
+    targets = suite.targets(erased(edit))
     if not targets:
         raise BadInput("This edit does not say what it erased, so there is no target to tune its strength on.")
-    panels = _panels(model, targets, canvas, shots)
+    panels = _panels(model, targets, suite, shots)
     walked = yield from model.trajectory([cell.shot for cell in panels.unrelated[:4]], steps=8)
     base = [] if base is None else base
 
     def measure(value: float) -> Work[Reading]:
         if base and not value:
             return base[0].against(base[0], value)
-        with edit.worn(model.network, value):
+        with edit.applied(model.network, value):
             said = yield from _noise(model, panels.unrelated[:4], walked.z, walked.t)
             seen = yield from answers(
-                model, [c.shot for c in panels.all], canvas, eyes, batch=batch, stage=f"strength {value:g}"
+                model, [c.shot for c in panels.all], suite, probe, batch=batch, stage=f"strength {value:g}"
             )
-        now = Look.of(seen, panels, targets, eyes, said)
+        now = Look.of(seen, panels, targets, probe, said)
         base[:] = base or [now]
         return now.against(base[0], value)
 
     return measure
 
 
-def _panels(model: Denoiser, targets: Sequence[Target], canvas: Suite, shots: int) -> _Panels:
+def _panels(model: Denoiser, targets: Sequence[Target], suite: Suite, shots: int) -> _Panels:
     gone = {target.label for target in targets}
 
     def cells(kind: str, labels: Sequence[str], count: int, purpose: str) -> list[Cell]:
         """`count` cells that show the labels in turn, beside labels of the other kind that are not erased."""
-        others = [o for o in (canvas.objects if kind == "style" else canvas.styles) if o not in gone]
+        others = [o for o in (suite.objects if kind == "style" else suite.styles) if o not in gone]
         made = []
         for k in range(count):
             label, other = labels[k % len(labels)], others[(k // len(labels) * 7 + k) % len(others)]
             style, thing = (label, other) if kind == "style" else (other, label)
             seed = number(k, "strength", purpose) % 2**31
-            made.append(Cell(style, thing, seed, Shot(seed, canvas.sentence(style, thing))))
+            made.append(Cell(style, thing, seed, Shot(seed, suite.sentence(style, thing))))
         return made
 
     per = -(-shots // len(targets))
     panels: dict[str, list[Cell]] = {"target": [], "paraphrase": [], "neighbours": [], "unrelated": []}
     for target in targets:
-        order = by_distance(model, target, targets, canvas)
+        order = by_distance(model, target, targets, suite)
         if not order:
             raise BadInput("Every label of this kind is erased, so there are no neighbours to watch over.")
         panels["target"] += cells(target.kind, [target.label], per, "target")
         plain = cells(target.kind, [target.label], max(per // 2, 8), "paraphrase")
         panels["paraphrase"] += [
-            Cell(c.style, c.object, c.seed, Shot(c.seed, reworded(canvas, c.style, c.object, target, k)))
+            Cell(c.style, c.object, c.seed, Shot(c.seed, reworded(suite, c.style, c.object, target, k)))
             for k, c in enumerate(plain)
         ]
         panels["neighbours"] += cells(target.kind, order[:3], per, "neighbours")
@@ -250,11 +250,11 @@ class Look:
     said: Tensor
 
     @staticmethod
-    def of(seen: Answers, panels: _Panels, targets: Sequence[Target], eyes: Probe, said: Tensor) -> Look:
+    def of(seen: Predictions, panels: _Panels, targets: Sequence[Target], probe: Probe, said: Tensor) -> Look:
         shares, counts, start = {}, {}, 0
         for name in ("target", "paraphrase", "neighbours", "unrelated"):
             cells = getattr(panels, name)
-            rows = [seen.row(start + k, cell, eyes) for k, cell in enumerate(cells)]
+            rows = [seen.row(start + k, cell, probe) for k, cell in enumerate(cells)]
             if name in ("target", "paraphrase"):
                 labels = {target.label for target in targets}
                 right = [(row.style_seen if row.style in labels else row.object_seen) in labels for row in rows]

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmarks.attacks.registry import build as build_attack
-from benchmarks.suites.suite import Suite, Target, chosen, suite
+from benchmarks.suites.suite import Suite, Target, chosen, load_suite
 from erase.concept import Kind
 from erase.errors import BadInput, match, nearest, plain
 from erase.methods.registry import build, method, method_names
@@ -93,8 +93,8 @@ class Sweep(_Table):
 
     def canvases(self) -> tuple[Suite, ...]:
         """Its suites, opened; BadInput when two have one name, because their reports would."""
-        opened = tuple(suite(name, probe=self.probe, data=self.data) for name in self.suites)
-        names = [canvas.name for canvas in opened]
+        opened = tuple(load_suite(name, probe=self.probe, data=self.data) for name in self.suites)
+        names = [suite.name for suite in opened]
         if not opened or len(set(names)) < len(names):
             raise BadInput(f"A sweep needs suites of different names; given {', '.join(names) or 'none'}.")
         return opened
@@ -189,16 +189,16 @@ def _concepts(
     for line in sweep.concept:
         target = first.target(line.name)
         yield target, line.name, line.kind or target.kind, line.anchor, _kept(first, target, line.keep or sweep.keep)
-    for canvas in canvases[1:]:
+    for suite in canvases[1:]:
         for line in sweep.concept:
-            canvas.target(line.name)
+            suite.target(line.name)
 
 
-def _kept(canvas: Suite, target: Target, keep: tuple[str, ...] | str) -> tuple[str, ...]:
+def _kept(suite: Suite, target: Target, keep: tuple[str, ...] | str) -> tuple[str, ...]:
     if not isinstance(keep, str):
         return tuple(keep)
-    labels = [*canvas.styles, *canvas.objects]
-    return tuple(canvas.spoken(label) for label in labels if label not in (target.label, canvas.photo))
+    labels = [*suite.styles, *suite.objects]
+    return tuple(suite.spoken(label) for label in labels if label not in (target.label, suite.photo))
 
 
 def _told(path: Path, error: ValidationError) -> BadInput:

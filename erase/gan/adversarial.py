@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from erase.borrow import substituted
 from erase.model import BadInput, Gan
 from erase.rng import stream
-from erase.training.deltas import Masters
+from erase.training.deltas import DeltaOptimizer
 
 Weights = Mapping[str, Tensor]
 
@@ -48,7 +48,7 @@ def folded_adam(named: Weights, gains: Mapping[str, float], lr: float, every: in
     return torch.optim.Adam(groups, betas=(0.0, 0.99**share))
 
 
-class Duel:
+class GanTrainer:
     """A Gan's generator and critic in training on given pictures, as deltas of their weights and a running average.
 
     Neither network is touched. Everything drawn depends on the seed, the stage's name and the step's number alone.
@@ -152,6 +152,6 @@ def critic_of(model: Gan) -> nn.Module:
     return model.critic
 
 
-def _masters(network: nn.Module, gains: Mapping[str, float], lr: float, every: int) -> Masters:
+def _masters(network: nn.Module, gains: Mapping[str, float], lr: float, every: int) -> DeltaOptimizer:
     names = [name for name, _ in network.named_parameters()]
-    return Masters(network, names, lr, optimiser=lambda deltas: folded_adam(deltas, gains, lr, every))
+    return DeltaOptimizer(network, names, lr, optimiser=lambda deltas: folded_adam(deltas, gains, lr, every))

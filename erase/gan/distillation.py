@@ -13,12 +13,12 @@ from erase.borrow import substituted
 from erase.errors import BadInput
 from erase.gan.adversarial import folded_adam
 from erase.model import Gan
-from erase.training.deltas import Masters
+from erase.training.deltas import DeltaOptimizer
 
 Part = Literal["synthesis", "readers"]
 
 
-def students(model: Gan, part: Part, lr: float) -> Masters:
+def students(model: Gan, part: Part, lr: float) -> DeltaOptimizer:
     """The trained deltas of a part of a Gan, stepped as if gains were applied at run time.
 
     synthesis: the constant and all style convolutions, without ToRGB · readers: how all layers read their styles.
@@ -31,7 +31,7 @@ def students(model: Gan, part: Part, lr: float) -> Masters:
         for name, _ in model.network.named_parameters()
         if (name in affine if part == "readers" else name.startswith("synthesis.") and ".torgb." not in name)
     ]
-    return Masters(model.network, names, lr, optimiser=lambda deltas: folded_adam(deltas, model.gains, lr))
+    return DeltaOptimizer(model.network, names, lr, optimiser=lambda deltas: folded_adam(deltas, model.gains, lr))
 
 
 def teaching(model: Gan, ws: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def teaching(model: Gan, ws: Tensor) -> Tensor:
         return model.synthesis(ws)
 
 
-def learning(model: Gan, masters: Masters, work: Callable[[], Mapping[str, Tensor]]) -> dict[str, float]:
+def learning(model: Gan, masters: DeltaOptimizer, work: Callable[[], Mapping[str, Tensor]]) -> dict[str, float]:
     """One step down the sum of the losses that `work` computes with the student's weights in place."""
     with torch.enable_grad(), substituted(model.network, masters.weights()):
         losses = work()
@@ -48,7 +48,7 @@ def learning(model: Gan, masters: Masters, work: Callable[[], Mapping[str, Tenso
     return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
-def unlikeness(one: Tensor, other: Tensor) -> Tensor:
+def multiscale_l1(one: Tensor, other: Tensor) -> Tensor:
     """How far images [n 3 h w] are apart: mean absolute difference, fine and coarse."""
     parts = [F.l1_loss(one, other)]
     for _ in range(2):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from erase.gan.distillation import layered
 from erase.model import Encoder, Gan
 from erase.rng import stream
-from erase.training.deltas import Masters
+from erase.training.deltas import DeltaOptimizer
 
 LEVELS = (4, 8)  # where the middle and the fine layers begin
 DEPTH, REACH, NEAR, LR, BATCH = 4, 0.1, 0.8, 0.005, 8
@@ -59,7 +59,7 @@ class Lesson:
         layers = layered(model, w[:1]).shape[1]
         self.mapper = Mapper(w.shape[1], layers, seed).to(w.device).requires_grad_(False)
         names = [name for name, _ in self.mapper.named_parameters()]
-        self.masters = Masters(self.mapper, names, LR)
+        self.masters = DeltaOptimizer(self.mapper, names, LR)
 
     def one(self, step: int) -> dict[str, float]:
         """One step down StyleCLIP's loss."""

@@ -24,7 +24,7 @@ from erase.edit import Edit
 from erase.errors import plain
 from erase.model import Denoiser
 from erase.prompts.templates import SCENES, Templates, spoken
-from erase.training.deltas import Ask, Confine, Masters, held, regress, tune
+from erase.training.deltas import DeltaOptimizer, FreezeCodes, NoiseTarget, held, regress, tune
 from erase.training.loop import forwards, trained
 from erase.training.noised_images import Course, Picture, drawings, plainly, portray, prepare, spared, word
 from erase.training.slices import select
@@ -78,7 +78,7 @@ class Ablation(BaseModel, frozen=True, extra="forbid"):
     teacher: Literal["base", "self"] = Field(
         "base", description="who says it: the unedited model, or as in the published code the student of the moment"
     )
-    confine: Confine = Field(
+    confine: FreezeCodes = Field(
         "start",
         description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
     )
@@ -128,16 +128,16 @@ class Ablation(BaseModel, frozen=True, extra="forbid"):
         written = self.target == "model" and self.teacher == "base"
         pictures = self._pictures(concepts, keep, seed)
         course = yield from prepare(model, self, pictures, {"erase": self.iterations} if written else {}, seed, state)
-        masters = Masters(model.network, select(model.network, self.slice), self.lr, held(model, self.confine))
+        masters = DeltaOptimizer(model.network, select(model.network, self.slice), self.lr, held(model, self.confine))
         one = partial(self._one, model, masters, course)
         yield from with_state(tune(self.iterations, one, (masters,), state), course.state)
         return masters.result()
 
-    def _one(self, model: Denoiser, masters: Masters, course: Course, step: int) -> dict[str, float]:
+    def _one(self, model: Denoiser, masters: DeltaOptimizer, course: Course, step: int) -> dict[str, float]:
         lessons = {name: bank.lessons(step, model) for name, bank in course.banks.items()}
         erase, phrases = lessons["erase"], course.phrases
         target = erase.noise if self.target == "noise" else word(model, phrases, erase, masters)
-        asks = {"erase": Ask(erase.z, erase.t, phrases.told(erase), target)}
+        asks = {"erase": NoiseTarget(erase.z, erase.t, phrases.told(erase), target)}
         if kept := lessons.get("retain"):
-            asks["retain"] = Ask(kept.z, kept.t, phrases.told(kept), kept.noise, self.retain)
+            asks["retain"] = NoiseTarget(kept.z, kept.t, phrases.told(kept), kept.noise, self.retain)
         return regress(model, masters, asks)

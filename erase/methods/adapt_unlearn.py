@@ -32,7 +32,7 @@ from torch import Tensor
 from erase.borrow import substituted
 from erase.concept import Concept
 from erase.edit import Edit
-from erase.gan.adversarial import Duel, critic_of, generator_loss
+from erase.gan.adversarial import GanTrainer, critic_of, generator_loss
 from erase.gan.feedback import Marks, balanced, marked, pictures
 from erase.model import Gan
 from erase.rng import stream
@@ -177,8 +177,8 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
                 return share
         return 1.0
 
-    def _duel(self, model: Gan, real: Any, half_life: float, purpose: Sequence[str | int], seed: int) -> Duel:
-        return Duel(
+    def _duel(self, model: Gan, real: Any, half_life: float, purpose: Sequence[str | int], seed: int) -> GanTrainer:
+        return GanTrainer(
             model, real, lr=self.lr, batch=self.batch, half_life=max(1.0, half_life), r1=self.r1, path=self.path,
             purpose=purpose, seed=seed,
         )  # fmt: skip
@@ -217,7 +217,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
             return (-self.alpha * distance).exp()
         return 1 / distance if self.form == "IL2" else -distance.clamp(max=4.0)
 
-    def _scale(self, duel: Duel, sums: Sums) -> Tensor:
+    def _scale(self, duel: GanTrainer, sums: Sums) -> Tensor:
         """c: the push's gradient at θ_G is β times the adversarial one, both in units of unfolded weights."""
         deltas = duel.generator.deltas
         with torch.enable_grad():
@@ -283,7 +283,7 @@ class Sums:
 def _showing(model: Gan, concepts: Sequence[Concept], seeds: Tensor, edit: Edit, share: float) -> float:
     """The part of the seeds' images in which a scorer still finds a concept, with that share of an edit worn."""
     scorers, found = [model.scorer(concept) for concept in concepts], 0
-    with torch.no_grad(), edit.worn(model.network, share):
+    with torch.no_grad(), edit.applied(model.network, share):
         for part in seeds.split(64):
             images = (model.synthesis(model.mapping(model.latents(part.tolist()))) / 2 + 0.5).clamp(0, 1)
             found += int((torch.stack([scorer(images) for scorer in scorers]).amax(0) > 0.5).sum())

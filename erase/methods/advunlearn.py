@@ -30,10 +30,10 @@ from erase.model import BadInput, Codes, Denoiser
 from erase.prompts.everyday import everyday, without
 from erase.prompts.templates import Templates, encode_all, spoken
 from erase.rng import stream
-from erase.training.deltas import Ask, Masters, errors, tune
+from erase.training.deltas import DeltaOptimizer, NoiseTarget, errors, tune
 from erase.training.loop import forwards, trained
-from erase.training.prompt_adversary import Drive, Placed, place, random_words
-from erase.training.rollouts import Bank, Lessons, Rollout, remembered, teach
+from erase.training.prompt_adversary import Placed, PromptOptimizer, place, random_words
+from erase.training.rollouts import Rollout, RolloutCache, TrainingBatch, remembered, teach
 from erase.training.slices import select
 from erase.work import Work, with_state
 
@@ -193,7 +193,7 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         if rollouts := self._kept_rollouts(concepts, keep):
             kept = yield from with_state(teach(model, rollouts, "teach kept", ("present",), **asked), taught)
             taught |= remembered(kept, "teach kept")
-        masters, seen = Masters(model.network, self._slice(model), self.lr), _Seen()
+        masters, seen = DeltaOptimizer(model.network, self._slice(model), self.lr), _Seen()
         loop = _Loop(self, model, masters, seen, bank, kept, base, [text for text, _ in texts], placed, seed)
         yield from with_state(tune(self.iterations, loop.one, (masters, seen), state), taught)
         return masters.result()
@@ -234,10 +234,10 @@ class _Loop:
 
     method: AdvUnlearn
     model: Denoiser
-    masters: Masters
+    masters: DeltaOptimizer
     seen: _Seen
-    bank: Bank
-    kept: Bank | None
+    bank: RolloutCache
+    kept: RolloutCache | None
     base: str
     texts: Sequence[str]
     placed: Mapping[tuple[int, str], Placed]
@@ -274,7 +274,7 @@ class _Loop:
             lessons = self._lessons(self.bank, stream(self.seed, "attack", i, step), method.draws, turn)
             return self._distance(placed, free, lessons)
 
-        drive = Drive(method.attack_steps, method.attack_lr, method.update, method.radius or None,
+        drive = PromptOptimizer(method.attack_steps, method.attack_lr, method.update, method.radius or None,
                       accumulate=method.faithful, drop_last=method.faithful)  # fmt: skip
         with substituted(model.network, {name: w.detach() for name, w in self.masters.weights().items()}):
             free, losses = drive.run(start, loss)
@@ -285,7 +285,7 @@ class _Loop:
         self.seen.turn, self.seen.where, self.seen.free = turn, where, free[0]
         return losses[-1]
 
-    def _distance(self, placed: Placed, free: Tensor, lessons: Lessons) -> Tensor:
+    def _distance(self, placed: Placed, free: Tensor, lessons: TrainingBatch) -> Tensor:
         """How far the student, shown each set of free vectors, is from drawing the concept: [n]."""
         n, count = len(free), len(lessons.z)
         codes = placed.read(self.model, free).repeat(count)
@@ -293,12 +293,12 @@ class _Loop:
         off = said - lessons.said["present"].repeat(n, 1, 1, 1)
         return off.square().mean(dim=(1, 2, 3)).view(n, count).mean(1)
 
-    def _lessons(self, bank: Bank, draws: torch.Generator, n: int, turn: int) -> Lessons:
+    def _lessons(self, bank: RolloutCache, draws: torch.Generator, n: int, turn: int) -> TrainingBatch:
         lessons = bank.lessons(draws, n, self.model, turn)
         return self._mislabelled(lessons, draws) if self.method.faithful else lessons
 
     @torch.no_grad()
-    def _mislabelled(self, lessons: Lessons, draws: torch.Generator) -> Lessons:
+    def _mislabelled(self, lessons: TrainingBatch, draws: torch.Generator) -> TrainingBatch:
         """The same latents under the published code's labels; the teacher is asked again, for it sees the label too."""
         low, high = REPO_OFFSET
         shift = torch.randint(low, high + 1, (len(lessons.t),), generator=draws).to(lessons.t.device)
@@ -309,7 +309,7 @@ class _Loop:
         with substituted(self.model.network, self.masters.frozen):
             said = {name: self.model.predict_noise(lessons.z, t, encode_all(self.model, prompts[name])).float()
                     for name in lessons.said}  # fmt: skip
-        return Lessons(lessons.rollout, lessons.z, t, said)
+        return TrainingBatch(lessons.rollout, lessons.z, t, said)
 
     def _update(self, i: int) -> dict[str, float]:
         method, model = self.method, self.model
@@ -318,10 +318,10 @@ class _Loop:
         target = erased(said["present"], said[self.base], said[self.base], method.eta)
         kept = self.kept and self.kept.lessons(stream(self.seed, "keep", i), method.keep_batch, model)
         with torch.enable_grad(), substituted(model.network, self.masters.weights()):
-            asks = {"erase": Ask(lessons.z, lessons.t, self._shown().repeat(method.batch), target)}
+            asks = {"erase": NoiseTarget(lessons.z, lessons.t, self._shown().repeat(method.batch), target)}
             if kept and self.kept:
                 codes = model.encode([self.kept.rollouts[row].prompt for row in kept.rollout.tolist()])
-                asks["retain"] = Ask(kept.z, kept.t, codes, kept.said["present"], method.gamma)
+                asks["retain"] = NoiseTarget(kept.z, kept.t, codes, kept.said["present"], method.gamma)
             losses = errors(model, asks)
             self.masters.step(torch.stack(list(losses.values())).sum())
         return {name: float(loss.detach()) for name, loss in losses.items()}

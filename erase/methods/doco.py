@@ -6,10 +6,10 @@ says when it is told the concept c*; the student learns to be taken for the teac
     D: min −log D(h) − log(1 − D(h*)),   student: min −log D(h*),   h = ε(z, t, c),  h* = ε_θ(z, t, c*), same z and t.
 
 So whole domains are made alike, not single pairs. The student's gradient gives way to that of the retain loss
-mean (ε_θ(z', t', c') − ε')² wherever the two conflict (`erase.training.surgery`); only the
-rest of it is applied. D is not part of the student's step, and learns from predictions made before it. The authors' repository holds two versions: the
-first, our default, looks at predicted noise and projects; the second (preset `repo-v2`) looks at the predicted clean
-latent and steers. Ours: `match`, `confine`, kept concepts, one map of D per concept, group norm in D.
+mean (ε_θ(z', t', c') − ε')² wherever the two conflict (`erase.training.surgery`); only the rest of it is applied. D is
+not part of the student's step, and learns from predictions made before it. The authors' repository holds two versions:
+the first, our default, looks at predicted noise and projects; the second (preset `repo-v2`) looks at the predicted
+clean latent and steers. Ours: `match`, `confine`, kept concepts, one map of D per concept, group norm in D.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from erase.edit import Edit
 from erase.model import BadInput, Denoiser
 from erase.prompts.templates import SCENES, Templates, spoken
 from erase.rng import stream
-from erase.training.deltas import Ask, Confine, Masters, errors, held, tune
+from erase.training.deltas import DeltaOptimizer, FreezeCodes, NoiseTarget, errors, held, tune
 from erase.training.loop import forwards, trained
-from erase.training.noised_images import Course, Lessons, Picture, drawings, plainly, portray, prepare, spared
+from erase.training.noised_images import Course, Picture, TrainingBatch, drawings, plainly, portray, prepare, spared
 from erase.training.patchgan import Critic
 from erase.training.slices import select
 from erase.training.surgery import project, steer
@@ -98,7 +98,7 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
         description="also teach the concept inside sentences: true, a list such as 'a photo of {}', or "
         "'@captions.txt' with one a line",
     )
-    confine: Confine = Field(
+    confine: FreezeCodes = Field(
         "start",
         description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
     )
@@ -148,12 +148,14 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
         pictures = self._pictures(concepts, keep, seed)
         course = yield from prepare(model, self, pictures, {"erase": self.iterations}, seed, state)
         names = select(model.network, self.slice)
-        masters = Masters(model.network, names, self.lr, held(model, self.confine), self.optimiser)
+        masters = DeltaOptimizer(model.network, names, self.lr, held(model, self.confine), self.optimiser)
         one = partial(self._one, model, masters, critic, course)
         yield from with_state(tune(self.iterations, one, (masters, critic), state), course.state)
         return masters.result()
 
-    def _one(self, model: Denoiser, masters: Masters, critic: Critic, course: Course, step: int) -> dict[str, float]:
+    def _one(
+        self, model: Denoiser, masters: DeltaOptimizer, critic: Critic, course: Course, step: int
+    ) -> dict[str, float]:
         lessons = course.banks["erase"].lessons(step, model)
         assert lessons.said is not None
         told, concept = course.phrases.told(lessons), lessons.groups
@@ -175,13 +177,15 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
         losses["discriminator"] = critic.learn(self._seen(model, lessons, lessons.said), seen, concept)
         return {**losses, "apart": float(apart.detach())}
 
-    def _seen(self, model: Denoiser, lessons: Lessons, said: Tensor) -> Tensor:
+    def _seen(self, model: Denoiser, lessons: TrainingBatch, said: Tensor) -> Tensor:
         return said if self.sees == "noise" else clean(model, lessons.z, lessons.t, said)
 
-    def _retain(self, model: Denoiser, masters: Masters, course: Course, step: int) -> tuple[dict[str, Tensor], float]:
+    def _retain(
+        self, model: Denoiser, masters: DeltaOptimizer, course: Course, step: int
+    ) -> tuple[dict[str, Tensor], float]:
         kept = course.banks["retain"].lessons(step, model)
         with torch.enable_grad(), substituted(model.network, masters.weights()):
-            asked = {"retain": Ask(kept.z, kept.t, course.phrases.told(kept), kept.noise)}
+            asked = {"retain": NoiseTarget(kept.z, kept.t, course.phrases.told(kept), kept.noise)}
             loss = errors(model, asked)["retain"]
             return masters.gradients(loss), float(loss.detach())
 

@@ -25,9 +25,9 @@ from erase.edit import Edit
 from erase.model import Codes, Denoiser
 from erase.prompts.templates import Templates, encode_all, spoken
 from erase.rng import stream
-from erase.training.deltas import Ask, Confine, Masters, held, regress, tune
+from erase.training.deltas import DeltaOptimizer, FreezeCodes, NoiseTarget, held, regress, tune
 from erase.training.loop import forwards, trained
-from erase.training.rollouts import Bank, Rollout, plan, remembered, teach
+from erase.training.rollouts import Rollout, RolloutCache, plan, remembered, teach
 from erase.training.slices import select
 from erase.work import Work, with_state
 
@@ -70,7 +70,7 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
     templates: Templates = Field(
         True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
     )
-    confine: Confine = Field(
+    confine: FreezeCodes = Field(
         "start",
         description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
     )
@@ -126,7 +126,7 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
             banks["teach kept"] = yield from with_state(work, taught)
             taught |= remembered(banks["teach kept"], "teach kept")
         names = select(model.network, SLICE[self.variant])
-        masters = Masters(model.network, names, self.lr, held(model, self.confine))
+        masters = DeltaOptimizer(model.network, names, self.lr, held(model, self.confine))
         one = partial(self._one, model, masters, _codes(model, banks), banks, base, seed)
         yield from with_state(tune(self.iterations, one, (masters,), state), taught)
         return masters.result()
@@ -134,9 +134,9 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
     def _one(
         self,
         model: Denoiser,
-        masters: Masters,
+        masters: DeltaOptimizer,
         codes: Mapping[str, Codes],
-        banks: Mapping[str, Bank],
+        banks: Mapping[str, RolloutCache],
         base: str,
         seed: int,
         step: int,
@@ -144,11 +144,13 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
         lessons = {name: bank.lessons(stream(seed, name, step), self.batch, model) for name, bank in banks.items()}
         taught = lessons["teach"]
         target = erased(taught.said["present"], taught.said[base], taught.said[base], self.eta)
-        asks = {"erase": Ask(taught.z, taught.t, codes["teach"][taught.rollout], target)}
+        asks = {"erase": NoiseTarget(taught.z, taught.t, codes["teach"][taught.rollout], target)}
         if kept := lessons.get("teach kept"):
-            asks["retain"] = Ask(kept.z, kept.t, codes["teach kept"][kept.rollout], kept.said["present"], self.retain)
+            asks["retain"] = NoiseTarget(
+                kept.z, kept.t, codes["teach kept"][kept.rollout], kept.said["present"], self.retain
+            )
         return regress(model, masters, asks)
 
 
-def _codes(model: Denoiser, banks: Mapping[str, Bank]) -> dict[str, Codes]:
+def _codes(model: Denoiser, banks: Mapping[str, RolloutCache]) -> dict[str, Codes]:
     return {name: encode_all(model, [rollout.prompt for rollout in bank.rollouts]) for name, bank in banks.items()}

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from erase.concept import Concept
 from erase.edit import Edit
-from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, multiscale_l1, students, teaching
 from erase.gan.feedback import marked
 from erase.model import Gan
 from erase.rng import stream
-from erase.training.deltas import Masters, tune
+from erase.training.deltas import DeltaOptimizer, tune
 from erase.training.loop import trained
 from erase.work import Work, with_state
 
@@ -85,7 +85,7 @@ class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
         return masters.result()
 
     def _one(
-        self, model: Gan, masters: Masters, present: Tensor, absent: Tensor, e: Tensor, seed: int, step: int
+        self, model: Gan, masters: DeltaOptimizer, present: Tensor, absent: Tensor, e: Tensor, seed: int, step: int
     ) -> dict[str, float]:
         rng, half = stream(seed, "batch", step), self.batch // 2
         some = [rows[torch.randint(len(rows), (half,), generator=rng).to(rows.device)] for rows in (present, absent)]
@@ -94,7 +94,10 @@ class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
 
         def losses() -> dict[str, Tensor]:
             drawn = model.synthesis(layered(model, w))
-            return {"erase": unlikeness(drawn[:half], wanted[:half]), "keep": unlikeness(drawn[half:], wanted[half:])}
+            return {
+                "erase": multiscale_l1(drawn[:half], wanted[:half]),
+                "keep": multiscale_l1(drawn[half:], wanted[half:]),
+            }
 
         return learning(model, masters, losses)
 

@@ -23,10 +23,10 @@ from torch import Tensor
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
-from erase.gan.distillation import Part, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.gan.distillation import Part, drawn_codes, layered, learning, multiscale_l1, students, teaching
 from erase.model import Gan
 from erase.rng import number, stream
-from erase.training.deltas import Masters, tune
+from erase.training.deltas import DeltaOptimizer, tune
 from erase.training.loop import trained
 from erase.work import Work
 
@@ -100,7 +100,15 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
         return model.contrast(concept).present
 
     def _one(
-        self, model: Gan, masters: Masters, w: Tensor, who: Tensor, kept: Tensor, usual: float, seed: int, step: int
+        self,
+        model: Gan,
+        masters: DeltaOptimizer,
+        w: Tensor,
+        who: Tensor,
+        kept: Tensor,
+        usual: float,
+        seed: int,
+        step: int,
     ) -> dict[str, float]:
         rng, half = stream(seed, "batch", step), self.batch // 2
         chosen = who[torch.randint(len(who), (half,), generator=rng).to(who.device)]
@@ -116,8 +124,8 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
         def losses() -> dict[str, Tensor]:
             drawn = model.synthesis(layered(model, torch.cat([chosen + near, others])))
             return {
-                "erase": unlikeness(drawn[:half], wanted[:half]),
-                "hold": self.hold * unlikeness(drawn[half:], wanted[half:]),
+                "erase": multiscale_l1(drawn[:half], wanted[:half]),
+                "hold": self.hold * multiscale_l1(drawn[half:], wanted[half:]),
             }
 
         return learning(model, masters, losses)

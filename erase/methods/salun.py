@@ -29,13 +29,13 @@ from erase.concept import Concept
 from erase.edit import Edit
 from erase.model import Codes, Denoiser
 from erase.prompts.templates import SCENES, Templates, spoken
-from erase.training.deltas import Ask, Masters, regress, tune
+from erase.training.deltas import DeltaOptimizer, NoiseTarget, regress, tune
 from erase.training.loop import forwards, trained
 from erase.training.noised_images import (
     Course,
-    Lessons,
     Phrases,
     Picture,
+    TrainingBatch,
     drawings,
     plainly,
     portray,
@@ -51,7 +51,7 @@ from erase.work import Step, Work, with_state
 POCKET: dict[str, Any] = {"epochs": 25, "lr": 4e-3, "batch": 4, "seeds": 32, "steps": 12}
 
 
-def forgetting(model: Denoiser, lessons: Lessons, phrases: Phrases, w: float) -> Tensor:
+def forgetting(model: Denoiser, lessons: TrainingBatch, phrases: Phrases, w: float) -> Tensor:
     """ℓ: minus the error with which the guided model predicts the noise in the concept's pictures."""
     both = Codes.cat([phrases.told(lessons), phrases([""] * len(lessons.pictures))])
     said = model.predict_noise(torch.cat([lessons.z] * 2), torch.cat([lessons.t] * 2), both).float()
@@ -150,7 +150,7 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         epoch = self._epoch(pictures)
         taught = {"erase": self.epochs * epoch} if self.teacher == "base" else {}
         course = yield from prepare(model, self, pictures, taught, seed, state)
-        masters = Masters(model.network, select(model.network, self.slice), self.lr)
+        masters = DeltaOptimizer(model.network, select(model.network, self.slice), self.lr)
         sums = yield from with_state(self._gradients(model, masters, course, epoch, state), course.state)
         mask = salient({name: total.abs() for name, total in sums.items()}, self.share)
         one = partial(self._one, model, masters, course, mask)
@@ -159,7 +159,7 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         return masters.result()
 
     def _gradients(
-        self, model: Denoiser, masters: Masters, course: Course, epoch: int, state: Mapping[str, Tensor]
+        self, model: Denoiser, masters: DeltaOptimizer, course: Course, epoch: int, state: Mapping[str, Tensor]
     ) -> Work[dict[str, Tensor]]:
         """Σ ∇ℓ over one epoch of the concept's pictures, at the unedited weights."""
         bank = replace(course.banks["erase"], label="saliency", said=None)
@@ -179,13 +179,13 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         return sums
 
     def _one(
-        self, model: Denoiser, masters: Masters, course: Course, mask: Mapping[str, Tensor], step: int
+        self, model: Denoiser, masters: DeltaOptimizer, course: Course, mask: Mapping[str, Tensor], step: int
     ) -> dict[str, float]:
         lessons = {name: bank.lessons(step, model) for name, bank in course.banks.items()}
         erase, phrases = lessons["erase"], course.phrases
-        asks = {"erase": Ask(erase.z, erase.t, phrases.told(erase), word(model, phrases, erase, masters))}
+        asks = {"erase": NoiseTarget(erase.z, erase.t, phrases.told(erase), word(model, phrases, erase, masters))}
         if kept := lessons.get("retain"):
-            asks["retain"] = Ask(kept.z, kept.t, phrases.told(kept), kept.noise, self.retain)
+            asks["retain"] = NoiseTarget(kept.z, kept.t, phrases.told(kept), kept.noise, self.retain)
         return regress(model, masters, asks, mask)
 
 

@@ -28,11 +28,11 @@ from torch import Tensor
 
 from erase.concept import Concept
 from erase.edit import Edit
-from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, students, teaching, unlikeness
+from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, multiscale_l1, students, teaching
 from erase.gan.mapper import Lesson, Mapper
 from erase.model import BadInput, Encoder, Gan
 from erase.rng import number, stream
-from erase.training.deltas import Masters, tune
+from erase.training.deltas import DeltaOptimizer, tune
 from erase.training.loop import trained
 from erase.work import Step, Work, with_state
 
@@ -186,7 +186,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         self,
         model: Gan,
         eye: Encoder,
-        masters: Masters,
+        masters: DeltaOptimizer,
         w: Tensor,
         cleared: Tensor,
         edits: Sequence[Direction],
@@ -212,10 +212,10 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
             lost = 1 - (after - now) @ edit.towards / ((after - now).square().sum(1) + edit.blur**2).sqrt()
             return {
                 "direction": self.direction * (lost * (left.detach() > self.enough)).mean(),
-                "repair": self.repair * unlikeness(drawn[2 * count :], wanted[2 * count :]),
-                "natural": self.natural * unlikeness(drawn[:count], wanted[:count]),
+                "repair": self.repair * multiscale_l1(drawn[2 * count :], wanted[2 * count :]),
+                "natural": self.natural * multiscale_l1(drawn[:count], wanted[:count]),
                 "unseen": self.unseen * torch.stack([e.excess(own) for e in edits]).sum(0).mean(),
-                "hold": self.hold * unlikeness(drawn[count : 2 * count], wanted[count : 2 * count]),
+                "hold": self.hold * multiscale_l1(drawn[count : 2 * count], wanted[count : 2 * count]),
             }
 
         return learning(model, masters, losses)

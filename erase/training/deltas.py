@@ -16,7 +16,7 @@ from erase.errors import BadInput
 from erase.model import Codes, Denoiser
 from erase.work import Step, Work
 
-Confine = Literal["none", "start", "rest"]
+FreezeCodes = Literal["none", "start", "rest"]
 
 
 class Learner(Protocol):
@@ -44,7 +44,7 @@ def tune(
 
 
 @dataclass(frozen=True)
-class Ask:
+class NoiseTarget:
     """What a student is asked in one step: its prediction at z [n c h w], times t [n] and codes, beside a target."""
 
     z: Tensor
@@ -54,7 +54,7 @@ class Ask:
     weight: float = 1.0
 
 
-def errors(model: Denoiser, asks: Mapping[str, Ask]) -> dict[str, Tensor]:
+def errors(model: Denoiser, asks: Mapping[str, NoiseTarget]) -> dict[str, Tensor]:
     """weight · mean (ε(z, t, c) − target)² of each ask; one forward for all, losses in fp32."""
     z, t = (torch.cat(parts) for parts in zip(*((ask.z, ask.t) for ask in asks.values()), strict=True))
     said = model.predict_noise(z, t, Codes.cat([ask.codes for ask in asks.values()])).float()
@@ -66,7 +66,7 @@ def errors(model: Denoiser, asks: Mapping[str, Ask]) -> dict[str, Tensor]:
 
 
 def regress(
-    model: Denoiser, masters: Masters, asks: Mapping[str, Ask], mask: Mapping[str, Tensor] | None = None
+    model: Denoiser, masters: DeltaOptimizer, asks: Mapping[str, NoiseTarget], mask: Mapping[str, Tensor] | None = None
 ) -> dict[str, float]:
     """One optimiser step down the sum of the asks' errors, through a mask of the gradient if there is one."""
     with torch.enable_grad(), substituted(model.network, masters.weights()):
@@ -81,7 +81,7 @@ def _snapshot(learners: Sequence[Learner], done: int) -> dict[str, Tensor]:
     return {"tuned": torch.tensor(done), **parts}
 
 
-def held(model: Denoiser, confine: Confine) -> dict[str, Tensor]:
+def held(model: Denoiser, confine: FreezeCodes) -> dict[str, Tensor]:
     """By weight name, an orthonormal basis of the codes that the layers reading codes may not reinterpret.
 
     The code of the start token is the same in every prompt, and those of the empty prompt are in every guided call.
@@ -100,7 +100,7 @@ def span(rows: Tensor) -> Tensor:
     return basis[sizes > 1e-6 * sizes[0]].T
 
 
-class Masters:
+class DeltaOptimizer:
     """The trained deltas D of some parameters of a network, kept in fp32 whatever the network computes in.
 
     Adam in bf16 would lose every step smaller than a weight's last bit; the deltas start at zero, so none is lost.

@@ -19,7 +19,7 @@ from erase.borrow import substituted
 from erase.model import BadInput, Codes, Denoiser, Shot
 from erase.prompts.templates import encode_all
 from erase.rng import number, stream
-from erase.training.deltas import Masters
+from erase.training.deltas import DeltaOptimizer
 from erase.training.rollouts import LIMIT, plan, relayed
 from erase.work import Step, Work, with_state
 
@@ -38,7 +38,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingBatch:
     """n lessons: their pictures, noised latents z [n c h w], times t [n], the noise, and the teacher's word if any."""
 
     pictures: Sequence[Picture]
@@ -63,17 +63,17 @@ class Phrases:
     def __call__(self, texts: Iterable[str]) -> Codes:
         return self._codes[torch.tensor([self._rows[text] for text in texts])]
 
-    def told(self, lessons: Lessons) -> Codes:
+    def told(self, lessons: TrainingBatch) -> Codes:
         """What the student is told."""
         return self(picture.told for picture in lessons.pictures)
 
-    def instead(self, lessons: Lessons) -> Codes:
+    def instead(self, lessons: TrainingBatch) -> Codes:
         """What the teacher is told."""
         return self(picture.instead for picture in lessons.pictures)
 
 
 @dataclass(frozen=True)
-class Bank:
+class NoisedImageCache:
     """Lessons on pictures with latents z0 [picture c h w], `batch` for each step; `said` is the teacher's word of all.
 
     An epoch shows every picture once; concepts take turns, and times are spread over each batch.
@@ -98,7 +98,7 @@ class Bank:
         epoch, place = divmod(turn, len(own))
         return own[int(torch.randperm(len(own), generator=stream(self.seed, self.label, "epoch", group, epoch))[place])]
 
-    def lessons(self, step: int, model: Denoiser) -> Lessons:
+    def lessons(self, step: int, model: Denoiser) -> TrainingBatch:
         """A step's lessons: z in the network's dtype, noise and teacher's word in fp32."""
         numbers = range(step * self.batch, (step + 1) * self.batch)
         rows = [self._row(lesson) for lesson in numbers]
@@ -111,14 +111,14 @@ class Bank:
         said = None
         if self.said is not None:
             said = self.said[numbers.start : numbers.stop].to(model.device, torch.float32)
-        return Lessons([self.pictures[row] for row in rows], z, t, noise, said)
+        return TrainingBatch([self.pictures[row] for row in rows], z, t, noise, said)
 
 
 @dataclass(frozen=True)
 class Course:
     """Everything a student learns from: banks by label, the codes of their texts, and the state that holds them."""
 
-    banks: Mapping[str, Bank]
+    banks: Mapping[str, NoisedImageCache]
     phrases: Phrases
     state: Mapping[str, Tensor]
 
@@ -182,7 +182,7 @@ def prepare(
     z0 = yield from _draw(model, shots, asked, state)
     place = {shot: row for row, shot in enumerate(shots)}
     banks = {
-        label: Bank(label, some, z0[[place[picture.shot] for picture in some]], asked.batch, seed)
+        label: NoisedImageCache(label, some, z0[[place[picture.shot] for picture in some]], asked.batch, seed)
         for label, some in pictures.items()
         if some
     }
@@ -221,7 +221,9 @@ def _draw(
     return z0
 
 
-def _teach(model: Denoiser, bank: Bank, phrases: Phrases, lessons: int, state: Mapping[str, Tensor]) -> Work[Tensor]:
+def _teach(
+    model: Denoiser, bank: NoisedImageCache, phrases: Phrases, lessons: int, state: Mapping[str, Tensor]
+) -> Work[Tensor]:
     """The teacher's word of every lesson of the first `lessons` steps: one Step for each."""
     name = f"teach.{bank.label}"
     said = torch.empty((lessons * bank.batch, *model.latent_shape), dtype=STORED)
@@ -238,7 +240,7 @@ def _teach(model: Denoiser, bank: Bank, phrases: Phrases, lessons: int, state: M
     return said
 
 
-def word(model: Denoiser, phrases: Phrases, lessons: Lessons, student: Masters) -> Tensor:
+def word(model: Denoiser, phrases: Phrases, lessons: TrainingBatch, student: DeltaOptimizer) -> Tensor:
     """The teacher's word of lessons; where none is written down, what the student of the moment says in its place."""
     if lessons.said is not None:
         return lessons.said

@@ -80,7 +80,7 @@ def random_words(model: Denoiser, draws: torch.Generator, restarts: int, count: 
 
 
 @dataclass(frozen=True)
-class Drive:
+class PromptOptimizer:
     """How free vectors are driven down a loss.
 
     `adam`: Adam of rate `size`. `pgd`: signed steps of `size`, each coordinate held within `radius` of where it began.

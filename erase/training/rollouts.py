@@ -17,7 +17,7 @@ from torch import Tensor
 from erase.model import BadInput, Codes, Denoiser, Shot, Trajectory
 from erase.prompts.templates import encode_all
 from erase.rng import number
-from erase.work import Step, Work
+from erase.work import Step, Work, map_steps
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingBatch:
     """n lessons: the rollout each is from, latents z [n c h w], times t [n], and what the teacher said of them."""
 
     rollout: Tensor
@@ -44,7 +44,7 @@ class Lessons:
 
 
 @dataclass(frozen=True)
-class Bank:
+class RolloutCache:
     """Finished rollouts: latents z and teacher outputs `said` [rollouts steps c h w] at times t [steps]."""
 
     rollouts: Sequence[Rollout]
@@ -69,12 +69,12 @@ class Bank:
             rows.append(own[int(luck * len(own))])
         return torch.tensor(rows), (spread * len(self.t)).long().clamp_(max=len(self.t) - 1)
 
-    def lessons(self, randomness: torch.Generator, n: int, model: Denoiser, group: int | None = None) -> Lessons:
+    def lessons(self, randomness: torch.Generator, n: int, model: Denoiser, group: int | None = None) -> TrainingBatch:
         """n lessons drawn at random: latents in the network's dtype, the teacher's words in fp32 for the loss."""
         rollout, step = self.draw(randomness, n, group)
         said = {name: values[rollout, step].to(model.device, torch.float32) for name, values in self.said.items()}
         z = self.z[rollout, step].to(model.device, model.dtype)
-        return Lessons(rollout, z, self.t[step].to(model.device), said)
+        return TrainingBatch(rollout, z, self.t[step].to(model.device), said)
 
 
 def plan(spoken: Sequence[Sequence[tuple[str, str]]], seeds: int, *, every: bool) -> list[Rollout]:
@@ -99,7 +99,7 @@ def teach(
     batch: int = 16,
     dtype: torch.dtype = torch.float16,
     state: Mapping[str, Tensor] | None = None,
-) -> Work[Bank]:
+) -> Work[RolloutCache]:
     """Rolls the model out and writes down what it says: one Step per denoising step.
 
     `listen` names what is kept: "present" and "absent" (both come free with guidance), "instead" (the prediction for
@@ -138,10 +138,10 @@ def teach(
         for name, book in books.items():
             book[some.start : some.stop] = heard[name]
         times, done = walked.t.clone(), some.stop
-    return Bank(rollouts, times, books["z"], {name: books[name] for name in listen})
+    return RolloutCache(rollouts, times, books["z"], {name: books[name] for name in listen})
 
 
-def remembered(bank: Bank, label: str) -> dict[str, Tensor]:
+def remembered(bank: RolloutCache, label: str) -> dict[str, Tensor]:
     """A whole bank as the flat tensors `teach` goes on from."""
     return {f"{label}.t": bank.t, f"{label}.z": bank.z, **{f"{label}.{name}": book for name, book in bank.said.items()}}
 
@@ -158,12 +158,9 @@ def relayed(
     work: Work[T], label: str, before: int, span: int, total: int, state: Callable[[], dict[str, Tensor]]
 ) -> Work[T]:
     """Another job's Steps as part of this one: its progress fills `span` units after `before`."""
-    try:
-        while True:
-            step = next(work)
-            part = span * step.done // (step.total or step.done or 1)
-            yield Step(label, before + part, total, step.loss, step.preview, state)
-    except StopIteration as end:
-        return end.value
-    finally:
-        work.close()
+
+    def change(step: Step) -> Step:
+        part = span * step.done // (step.total or step.done or 1)
+        return Step(label, before + part, total, step.loss, step.preview, state)
+
+    return map_steps(work, change)

@@ -70,7 +70,7 @@ def base(edit: Edit, path: Path) -> str:
     """The model an edit file was made for, as it was named then; BadInput where the file does not say."""
     found = ledger.common(edit.about, "model")
     if found is None:
-        raise BadInput(f"{path} does not say which model it was made for; wear it with the Python API, Edit.worn.")
+        raise BadInput(f"{path} does not say which model it was made for; apply it with the Python API, Edit.applied.")
     return found
 
 

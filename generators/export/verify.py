@@ -87,7 +87,7 @@ def prove(
     steps = min(model.default_steps, PROOF_STEPS)
 
     def drawn(worn: Edit, strength: float) -> Work[Drawn]:
-        with worn.worn(model.network, strength):
+        with worn.applied(model.network, strength):
             latents = yield from model.latents(shots, steps=steps)
             return Drawn(latents.float(), model.decode(latents))
 

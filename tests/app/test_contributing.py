@@ -46,7 +46,7 @@ def test_the_example_erases_what_it_says(studio: Studio, folder: Path, tmp_path:
     apart = (rows.present - rows.absent)[0]
     name, reader = next(iter(model.readers().items()))
     assert (reader.weight @ apart).norm() > 1e-2
-    with edit.worn(model.network):
+    with edit.applied(model.network):
         assert (reader.weight @ apart).norm() < 1e-5
     gentle = studio(
         "erase", folder, "--concept", "Cats", "--anchor", "dog", "--method", "project", "--preset", "gentle",

@@ -36,9 +36,9 @@ class Painter:
     default_guidance = 1.0
     fingerprint = "painter"
 
-    def __init__(self, canvas: Suite = TINY) -> None:
-        self.canvas = canvas
-        self.labels = [*canvas.styles, *canvas.objects]
+    def __init__(self, suite: Suite = TINY) -> None:
+        self.suite = suite
+        self.labels = [*suite.styles, *suite.objects]
         layer = nn.Linear(len(self.labels), len(self.labels), bias=False)
         with torch.no_grad():
             layer.weight.copy_(torch.eye(len(self.labels)))
@@ -54,7 +54,7 @@ class Painter:
         return torch.float32
 
     def asked(self, prompt: str) -> Tensor:
-        words = [self.canvas.spoken(label) for label in self.labels]
+        words = [self.suite.spoken(label) for label in self.labels]
         return torch.tensor([float(bool(re.search(rf"\b{word}\b", prompt, re.I))) for word in words])
 
     def encode(self, prompts: Sequence[str]) -> Codes:
@@ -80,8 +80,8 @@ class Reader:
     name, version, sha256 = "reader", "1", "0" * 64
     held_out = {"style": 1.0}
 
-    def __init__(self, canvas: Suite = TINY) -> None:
-        self.styles, self.objects = canvas.styles, canvas.objects
+    def __init__(self, suite: Suite = TINY) -> None:
+        self.styles, self.objects = suite.styles, suite.objects
 
     def __call__(self, images: Tensor) -> Seen:
         tiles = images.mean(1).unfold(1, TILE, TILE).unfold(2, TILE, TILE).mean((3, 4)).flatten(1)

@@ -84,9 +84,9 @@ def test_the_model_comes_back_and_the_pictures_change(gan: ToyGan, method: Metho
     assert circumstances(gan) == around
     assert set(edit.deltas) <= {name for name, _ in gan.network.named_parameters()}
     assert all(delta.dtype == torch.float32 and bool(delta.isfinite().all()) for delta in edit.deltas.values())
-    with edit.worn(gan.network):
+    with edit.applied(gan.network):
         assert (drain(gan.sample(shots)) - drawn).abs().max() > 1e-4
-    with edit.worn(gan.network, 0.0):
+    with edit.applied(gan.network, 0.0):
         assert torch.equal(drain(gan.sample(shots)), drawn)
     assert same_bits(weights(gan.network), {k.removeprefix("network."): v for k, v in before.items()
                                             if k.removeprefix("network.") in weights(gan.network)})  # fmt: skip

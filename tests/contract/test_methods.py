@@ -132,7 +132,7 @@ def test_the_model_comes_back_and_the_edit_is_its_slice(model: Denoiser, method:
         for slice in ("kv", "cross", "not_cross", "full", "text", "text[0]")
     ]
     assert set(edit.deltas) in slices
-    with edit.worn(model.network):
+    with edit.applied(model.network):
         assert not same_bits(before, weights(model.network))
     assert same_bits(before, weights(model.network))
 

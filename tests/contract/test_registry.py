@@ -36,7 +36,7 @@ def test_the_example_is_picked_up_and_is_short(folder: Path, toy: Toy, cats: Con
     edit = drain(build("Forget", "half", {"amount": "0.75"}).erase(toy, [cats]))
     assert edit.about["method"] == "forget" and edit.about["knobs"] == {"amount": 0.75}
     code = toy.contrast(cats).present.detach()
-    with edit.worn(toy.network, 1 / 0.75):
+    with edit.applied(toy.network, 1 / 0.75):
         assert all(bool((reader(code).abs() < 1e-5).all()) for reader in toy.readers().values())
     assert same_bits(before, weights(toy.network))
 

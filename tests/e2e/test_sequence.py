@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.probes.base import probe
+from benchmarks.probes.base import open_probe
 from erase.edit import Edit
 from erase.model import Shot
 from erase.work import drain
@@ -29,16 +29,16 @@ def test_the_first_concept_returns_and_the_second_stays_gone(tmp_path: Path) -> 
     first = uce("pocket-sd", "Van Gogh", "style", "first", tmp_path)
     both = uce("first", "Cats", "object", "both", tmp_path)
     studio("ledger", "both", "--without", "1", "--out", "second", cwd=tmp_path)
-    model, eyes = load("pocket-sd"), probe("pocket-judge")
+    model, probe = load("pocket-sd"), open_probe("pocket-judge")
     gogh = [Shot(seed, f"A {thing} image in Van Gogh style.") for seed in range(4) for thing in THINGS]
     cats = [Shot(seed, f"A Cats image in {style} style.") for seed in range(4) for style in STYLES]
 
     def seen(run: Path | None) -> tuple[float, float]:
         edit = Edit.load(run / "edit.safetensors") if run else None
-        with torch.no_grad(), edit.worn(model.network) if edit else nullcontext():
-            pictures = eyes(drain(model.sample([*gogh, *cats])))
-        style = pictures.style_prob[: len(gogh)].argmax(1) == eyes.styles.index("Van_Gogh")
-        thing = pictures.object_prob[len(gogh) :].argmax(1) == eyes.objects.index("Cats")
+        with torch.no_grad(), edit.applied(model.network) if edit else nullcontext():
+            pictures = probe(drain(model.sample([*gogh, *cats])))
+        style = pictures.style_prob[: len(gogh)].argmax(1) == probe.styles.index("Van_Gogh")
+        thing = pictures.object_prob[len(gogh) :].argmax(1) == probe.objects.index("Cats")
         return float(style.float().mean()), float(thing.float().mean())
 
     rates = {run: seen(run) for run in (None, first, both, tmp_path / "second")}

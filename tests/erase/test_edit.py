@@ -33,26 +33,26 @@ def test_worn_and_taken_off(dtype: torch.dtype) -> None:
     toy = Toy(dtype=dtype)
     before, edit = weights(toy.network), random_edit(toy)
     known = dict(toy.network.named_parameters())
-    with edit.worn(toy.network, 0.5):
+    with edit.applied(toy.network, 0.5):
         for name, delta in edit.deltas.items():
             assert torch.equal(known[name], (before[name].float() + 0.5 * delta).to(dtype))
-        with edit.worn(toy.network):
+        with edit.applied(toy.network):
             pass
         name = next(iter(edit.deltas))
         assert torch.equal(known[name], (before[name].float() + 0.5 * edit.deltas[name]).to(dtype))
     assert same_bits(before, weights(toy.network))
-    with pytest.raises(RuntimeError, match="midway"), edit.worn(toy.network):
+    with pytest.raises(RuntimeError, match="midway"), edit.applied(toy.network):
         raise RuntimeError("midway")
     assert same_bits(before, weights(toy.network))
-    with edit.worn(toy.network, 0.0):
+    with edit.applied(toy.network, 0.0):
         assert same_bits(before, weights(toy.network))
 
 
 def test_strengths_compose(toy: Toy) -> None:
     one, other = random_edit(toy), random_edit(toy, seed=1)
-    with (one * 0.5 + other).worn(toy.network, 2.0):
+    with (one * 0.5 + other).applied(toy.network, 2.0):
         together = weights(toy.network)
-    with one.worn(toy.network), other.worn(toy.network, 2.0):
+    with one.applied(toy.network), other.applied(toy.network, 2.0):
         nested = weights(toy.network)
     assert all(torch.allclose(together[name], nested[name], atol=1e-5) for name in nested)
 
@@ -61,10 +61,10 @@ def test_a_delta_that_does_not_fit_is_named_before_anything_changes(toy: Toy) ->
     before, edit = weights(toy.network), random_edit(toy)
     name = list(edit.deltas)[-1]
     wrong = Edit({**edit.deltas, name: torch.zeros(2, 3)}, {})
-    with pytest.raises(BadInput, match=f"{name}.* 2×3"), wrong.worn(toy.network):
+    with pytest.raises(BadInput, match=f"{name}.* 2×3"), wrong.applied(toy.network):
         pass
     strange = Edit({**edit.deltas, "unet.mid_block.attn": torch.zeros(1)}, {})
-    with pytest.raises(BadInput, match="another kind of model.*unet.mid_block.attn"), strange.worn(toy.network):
+    with pytest.raises(BadInput, match="another kind of model.*unet.mid_block.attn"), strange.applied(toy.network):
         pass
     assert same_bits(before, weights(toy.network))
 
@@ -94,7 +94,7 @@ def test_stored_names_carry_text_model_and_still_fit(toy: Toy) -> None:
     edit = random_edit(toy, "text[1]")
     assert all(name.startswith("text.text_model.encoder.layers.1.") for name in edit.deltas)
     before = weights(toy.network)
-    with edit.worn(toy.network):
+    with edit.applied(toy.network):
         assert not same_bits(before, weights(toy.network))
     assert canonical("text_2.encoder.layers.0.x") == "text_2.text_model.encoder.layers.0.x"
     assert canonical("text_2.text_projection.weight") == "text_2.text_projection.weight"

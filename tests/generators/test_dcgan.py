@@ -70,7 +70,7 @@ def test_a_persons_clicks_erase_from_it_and_leave_it_as_it_was(file: Path, tmp_p
     assert all(torch.equal(value, gan.network.state_dict()[name]) for name, value in before.items())
     assert set(edit.deltas) == {name for name, _ in gan.network.named_parameters()}
     plain = drain(gan.sample([Shot(0)]))
-    with edit.worn(gan.network):
+    with edit.applied(gan.network):
         assert not torch.equal(drain(gan.sample([Shot(0)])), plain)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.attacks.engine import Aim, chase
+from benchmarks.attacks.engine import AttackTarget, chase
 from benchmarks.attacks.every_attack import ON_GANS, attack_kind, every_attack
 from benchmarks.attacks.gan.run import attack_gan
 from benchmarks.attacks.gan.run import build as build_on_gans
@@ -19,7 +19,7 @@ from benchmarks.attacks.run import attack
 from benchmarks.probes.base import Seen
 from benchmarks.report import Report
 from benchmarks.suites.prompts import Row, digest, file_rows, suite_rows
-from benchmarks.suites.suite import Target, suite
+from benchmarks.suites.suite import Target, load_suite
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.rng import stream
@@ -86,7 +86,7 @@ def shaken(toy: Toy) -> Edit:
 def tried(name: str, knobs: Mapping[str, Any], count: int = 1, seed: int = 0) -> Any:
     """What an attack came to in every row, none of which it breaks: text, tokens, vectors, picture, budget spent."""
     toy, some, found = Toy(), rows(count), {}
-    aim = Aim(toy, shaken(toy), 1.0, Target("style", "Van_Gogh"), CANVAS, Told(), seed)
+    aim = AttackTarget(toy, shaken(toy), 1.0, Target("style", "Van_Gogh"), CANVAS, Told(), seed)
     for row in some:
         aim.clean[row] = drain(toy.latents([row.shot]))[0]
     losses: list[float] = []
@@ -172,9 +172,9 @@ def test_every_knob_of_an_attack_on_a_gan(name: str, tmp_path: Path) -> None:
     deltas = {name: 0.4 * torch.randn(shapes[name].shape, generator=stream(0, name)) for name in names}
     edit = Edit(deltas, {"method": "test", "concepts": [{"name": "eyeglasses"}]})
 
-    def told(knobs: dict[str, Any], seed: int = 0, worn: Edit | None = edit) -> Any:
+    def told(knobs: dict[str, Any], seed: int = 0, applied: Edit | None = edit) -> Any:
         how = build_on_gans(name, None, knobs)
-        report = drain(attack_gan(ToyGan(), worn, "eyeglasses", how, suite=plan, count=6, seed=seed))
+        report = drain(attack_gan(ToyGan(), applied, "eyeglasses", how, suite=plan, count=6, seed=seed))
         return reported(report)
 
     found = {said: told(knobs) for said, knobs in turned(attack_kind(name), ON_GANS_QUICK[name])}
@@ -190,7 +190,7 @@ def test_rows_to_attack_and_their_digest(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(table, encoding="utf-8")
     (tmp_path / "p.txt").write_text("a van gogh cat\nthe sea\n", encoding="utf-8")
     found = {
-        "suite": suite_rows(suite("pocket-canvas"), Target("style", "Van_Gogh"), 5),
+        "suite": suite_rows(load_suite("pocket-canvas"), Target("style", "Van_Gogh"), 5),
         "csv": file_rows(tmp_path / "p.csv"),
         "txt": file_rows(tmp_path / "p.txt"),
     }

@@ -11,7 +11,7 @@ import torch
 from benchmarks.judging import cache
 from benchmarks.judging.judge import tools
 from benchmarks.judging.predictions import remembered
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.edit import Edit, canonical
 from erase.rng import number, stream
 from erase.work import drain
@@ -58,8 +58,8 @@ def test_seeds_of_streams() -> None:
 def test_names_and_content_of_the_cache(cached: Path) -> None:
     key = cache.key(model="m", steps=3, guidance=None, list=[1, "x"], nested={"b": 2, "a": 1.5})
     path = cache.store(key, {"b": ramp(2, 3), "a": ramp(4, dtype=torch.float16)}, {"rows": [1, "é"]})
-    canvas = suite("pocket-canvas-small")
-    reader, text = tools(canvas, "cpu")
+    suite = load_suite("pocket-canvas-small")
+    reader, text = tools(suite, "cpu")
     shots = [cell.shot for cell in TINY.shots()]
     drain(remembered(Painter(), shots, TINY, Reader()))
     drawn = [name.name for name in cached.iterdir() if name.name != path.name]

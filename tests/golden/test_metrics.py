@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.judging.comparison import Sitting
+from benchmarks.judging.comparison import Comparison
 from benchmarks.judging.judge import judge
 from benchmarks.judging.judge_gan import judge_gan
 from benchmarks.judging.predictions import answers, reopened
@@ -22,12 +22,12 @@ from benchmarks.metrics.distribution import fid, kid
 from benchmarks.metrics.gan import Drift, drift, gamma_normalised, pul, wasserstein
 from benchmarks.metrics.interference import interference
 from benchmarks.metrics.perceptual import WEIGHTS, lpips
-from benchmarks.probes.base import Seen, probe
+from benchmarks.probes.base import Seen, open_probe
 from benchmarks.probes.clip import ZeroShot
 from benchmarks.report import Report
 from benchmarks.studies.equal_budget import Line
 from benchmarks.studies.equal_budget import compared as at_equal_cost
-from benchmarks.suites.suite import Target, suite
+from benchmarks.suites.suite import Target, load_suite
 from benchmarks.sweeps.leaderboard import Entry, harmonic, leaderboard, over_targets
 from benchmarks.sweeps.strength import Reading, search
 from erase.concept import Concept
@@ -204,13 +204,13 @@ def test_pictures_fitted_and_reopened() -> None:
 
 def test_clip_and_bundled_probes() -> None:
     towers, some = clip("pocket-clip"), pictures(3)
-    eyes = {name: probe(name) for name in ("pocket-judge", "pocket-eye")}
-    zero = ZeroShot(towers, suite("pocket-canvas"))
+    probe = {name: open_probe(name) for name in ("pocket-judge", "pocket-eye")}
+    zero = ZeroShot(towers, load_suite("pocket-canvas"))
     check("metrics/probes", {
         "clip": [towers.sha256, towers.scale, towers.cosines(some, ["a cat", "a dog", "a cat"])],
         "zero shot": [zero.sha256, zero.name, zero.styles, zero.objects, seen(zero(some))],
         "probes": {name: [one.name, one.sha256, one.version, one.styles, one.objects, seen(one(some))]
-                   for name, one in eyes.items()},
+                   for name, one in probe.items()},
     })  # fmt: skip
 
 
@@ -293,6 +293,6 @@ def test_agreements_of_samplers() -> None:
     fast, slow = Sampler(name="dpm++", steps=12, guidance=4.0), Sampler(name="ddim", steps=100, guidance=4.0)
     cells = TINY.shots(["Van_Gogh"])
     drawn = drain(answers(Painter(), [cell.shot for cell in cells], TINY, Reader()))
-    sitting = Sitting(tuple(cells), drawn, drawn, TINY.targets(["Van_Gogh"]), TINY, Reader(), TINY.reading)
+    sitting = Comparison(tuple(cells), drawn, drawn, TINY.targets(["Van_Gogh"]), TINY, Reader(), TINY.reading)
     made = compared(("painter", "abc"), fast, slow, {"firm": (sitting, sitting)})
     check("metrics/agreements", {"made": [made, made.hash], "bundled": [one.hash for one in agreements()]})

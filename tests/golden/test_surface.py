@@ -14,7 +14,7 @@ from app.web import actions
 from app.web.page import page
 from benchmarks.attacks.every_attack import attack_kind, every_attack
 from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
-from benchmarks.suites.suite import suite, suite_names
+from benchmarks.suites.suite import load_suite, suite_names
 from benchmarks.sweeps.sweep import cells, read_sweep
 from erase.methods.registry import method, method_names
 from generators.assets import BUNDLED
@@ -78,7 +78,7 @@ def test_knobs_of_attacks() -> None:
 def test_suites() -> None:
     found = {}
     for name in suite_names():
-        one = suite(name)
+        one = load_suite(name)
         counts = {
             "all": len(one.shots()),
             "style": len(one.shots(one.styles[:1])),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.attacks.engine import Aim
+from benchmarks.attacks.engine import AttackTarget
 from benchmarks.metrics.alignment import Clip, clip, resized
 from benchmarks.suites.prompts import Row
 from erase.errors import BadInput
@@ -21,44 +21,44 @@ from erase.work import Step, Work
 class TextSide:
     """An open_clip model that reads given word vectors, and its own tokenizer."""
 
-    def __init__(self, eyes: Clip) -> None:
-        self.eyes = eyes
-        eyes.model.requires_grad_(False)
+    def __init__(self, probe: Clip) -> None:
+        self.probe = probe
+        probe.model.requires_grad_(False)
         # CustomTextCLIP keeps its text tower apart; plain CLIP is one itself.
-        self.embedding: Any = getattr(eyes.model, "text", eyes.model).token_embedding
+        self.embedding: Any = getattr(probe.model, "text", probe.model).token_embedding
         self.table: Tensor = self.embedding.weight.detach()
-        empty = eyes.tokenize([""])[0].tolist()
+        empty = probe.tokenize([""])[0].tolist()
         self.start, self.end, self.pad, self.length = empty[0], empty[1], empty[-1], len(empty)
         special = {self.start, self.end, self.pad}
-        self.words = torch.tensor([word for word in range(len(self.table)) if word not in special], device=eyes.device)
+        self.words = torch.tensor([word for word in range(len(self.table)) if word not in special], device=probe.device)
 
     def see(self, images: Tensor) -> Tensor:
         """The directions [n d] of images [n 3 h w] in [0, 1]."""
-        pixels = resized(images.to(self.eyes.device, torch.float32), self.eyes.size)
+        pixels = resized(images.to(self.probe.device, torch.float32), self.probe.size)
         with torch.no_grad():
-            return self.eyes.model.encode_image((pixels - self.eyes.mean) / self.eyes.std, normalize=True)  # type: ignore[operator]
+            return self.probe.model.encode_image((pixels - self.probe.mean) / self.probe.std, normalize=True)  # type: ignore[operator]
 
     def say(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """The directions [n d] of rows of tokens, and the word vectors [n token word] they are differentiable in."""
         whole = [[self.start, *row[: self.length - 2], self.end] for row in rows]
-        ids = torch.tensor([row + [self.pad] * (self.length - len(row)) for row in whole], device=self.eyes.device)
+        ids = torch.tensor([row + [self.pad] * (self.length - len(row)) for row in whole], device=self.probe.device)
         vectors = self.table[ids].requires_grad_(True)
         handle = self.embedding.register_forward_hook(lambda *_: vectors)
         try:
-            return F.normalize(self.eyes.model.encode_text(ids), dim=-1), vectors  # type: ignore[operator]
+            return F.normalize(self.probe.model.encode_text(ids), dim=-1), vectors  # type: ignore[operator]
         finally:
             handle.remove()
 
     def spell(self, row: Sequence[int]) -> str:
         """The text of tokens."""
-        tokenizer: Any = self.eyes.tokenize
+        tokenizer: Any = self.probe.tokenize
         return str(getattr(tokenizer, "tokenizer", tokenizer).decode(list(row))).strip()
 
 
 class Likeness:
     """PEZ's loss: one minus CLIP's cosine of the tokens and the unedited model's picture of the row."""
 
-    def __init__(self, aim: Aim, rows: Sequence[Row]) -> None:
+    def __init__(self, aim: AttackTarget, rows: Sequence[Row]) -> None:
         self.aim, self.rows = aim, rows
         self.seen = torch.empty(0)
 
@@ -83,11 +83,11 @@ class Likeness:
         return [gradient[place, 1 : 1 + len(own)] for place, own in enumerate(tokens)], float(loss.detach().mean())
 
 
-def text_side(aim: Aim) -> TextSide:
+def text_side(aim: AttackTarget) -> TextSide:
     """The suite's CLIP; BadInput where it names none."""
-    if aim.canvas.clip is None:
-        raise BadInput(f"pez needs a CLIP, and suite {aim.canvas.name} names none; take the variant p4d-n.")
-    return _opened(aim.canvas.clip, str(aim.model.device))
+    if aim.suite.clip is None:
+        raise BadInput(f"pez needs a CLIP, and suite {aim.suite.name} names none; take the variant p4d-n.")
+    return _opened(aim.suite.clip, str(aim.model.device))
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from benchmarks.attacks.diffusion._ddim import both_halves, grid, walk
-from benchmarks.attacks.engine import Aim, Try
+from benchmarks.attacks.engine import AttackTarget, Candidate
 from benchmarks.suites.prompts import Row
 from erase.work import Work
 
@@ -44,30 +44,30 @@ class Completion(BaseModel, frozen=True, extra="forbid"):
     budget: int = Field(3, ge=1, le=20, description="the longest beginning, in steps; tries 1, 2, 3, 5, 10, 20")
     steps: int = Field(50, ge=21, le=1000, description="denoising steps of a whole picture")
 
-    def begin(self, aim: Aim, row: Row) -> Search:
+    def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Nothing drawn yet."""
         return Search(row)
 
-    def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Search]) -> Work[list[Candidate | None]]:
         """The next longer beginning of each row, completed."""
         lengths = [length for length in BEGINNINGS if length <= self.budget]
-        found: dict[int, Try] = {}
+        found: dict[int, Candidate] = {}
         for length in dict.fromkeys(lengths[s.tried] for s in searches if s.tried < len(lengths)):
             some = [s for s in searches if s.tried < len(lengths) and lengths[s.tried] == length]
             latents = yield from self._completed(aim, [search.row for search in some], length)
             images = aim.decode(latents)
             for search, image in zip(some, images, strict=True):
-                found[id(search)] = Try(search.row, search.row.prompt, length, image=image)
+                found[id(search)] = Candidate(search.row, search.row.prompt, length, image=image)
         for search in searches:
             search.tried += 1
         return [found.get(id(search)) for search in searches]
 
-    def _completed(self, aim: Aim, rows: Sequence[Row], length: int) -> Work[Tensor]:
+    def _completed(self, aim: AttackTarget, rows: Sequence[Row], length: int) -> Work[Tensor]:
         """Final latents [n c h w]: the first `length` steps by the unedited weights, the others by the edited ones."""
         model, times = aim.model, grid(aim.model, self.steps)
         prompts, guidance = [row.prompt for row in rows], torch.tensor([aim.guidance(row) for row in rows])
         start = model.noise([row.shot for row in rows])
         early, late = times[:length], times[length:]
         begun = yield from walk(model, start, early, both_halves(model, prompts), guidance, to=late[0])
-        with aim.worn():
+        with aim.applied():
             return (yield from walk(model, begun, late, both_halves(model, prompts), guidance))

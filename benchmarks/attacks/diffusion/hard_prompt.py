@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.attacks.diffusion._likeness import Likeness, text_side
-from benchmarks.attacks.engine import Aim, Try, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, usable
 from benchmarks.suites.prompts import Row
 from erase.model import Codes
 from erase.rng import stream
@@ -99,7 +99,7 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
         """Tokens beside the prompt's own, which only p4d-k keeps: a fourth of what the model reads, at most."""
         return 1 if self.variant == "p4d-k" else 0
 
-    def begin(self, aim: Aim, row: Row) -> Search:
+    def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Free vectors that start as random words."""
         space = self._space(aim)
         layout = self._layout(aim, row)
@@ -107,7 +107,7 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
         free = space.table[picked.to(space.table.device)].clone()
         return Search(row, layout, free, torch.zeros_like(free), torch.zeros_like(free))
 
-    def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Search]) -> Work[list[Candidate | None]]:
         """The steps up to each search's next drawing, then its tokens."""
         going = [search for search in searches if search.drawings < -(-self.budget // self.check)]
         count = self.budget // -(-self.budget // self.check)  # the same for all rows, whoever came when
@@ -126,13 +126,13 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
             search.drawings += 1
         return [self._try(aim, search, space) if search in going else None for search in searches]
 
-    def _space(self, aim: Aim) -> Space:
+    def _space(self, aim: AttackTarget) -> Space:
         if self.variant == "pez":
-            eyes = text_side(aim)
-            return Space.of(eyes.table, eyes.words)
+            probe = text_side(aim)
+            return Space.of(probe.table, probe.words)
         return Space.of(aim.model.vocabulary, usable(aim.model))
 
-    def _layout(self, aim: Aim, row: Row) -> list[int | None]:
+    def _layout(self, aim: AttackTarget, row: Row) -> list[int | None]:
         """Only free tokens, or the prompt with one after every third of its own and at least one."""
         room = int(aim.model.frame([[]]).shape[1]) - 2
         if self.variant != "p4d-k":
@@ -154,22 +154,22 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
         m, v = search.m / (1 - 0.9**search.steps), search.v / (1 - 0.999**search.steps)
         search.free = search.free * (1 - self.lr * self.weight_decay) - self.lr * m / (v.sqrt() + 1e-8)
 
-    def _try(self, aim: Aim, search: Search, space: Space) -> Try:
+    def _try(self, aim: AttackTarget, search: Search, space: Space) -> Candidate:
         row = search.filled(space.words[space.nearest(search.free)].tolist())
         if self.variant == "pez":  # another vocabulary: what carries over is the text
-            return Try(search.row, text_side(aim).spell(row), search.steps)
-        return Try(search.row, aim.model.spell(row), search.steps, tokens=tuple(row))
+            return Candidate(search.row, text_side(aim).spell(row), search.steps)
+        return Candidate(search.row, aim.model.spell(row), search.steps, tokens=tuple(row))
 
 
 class _Teacher:
     """P4D's loss: the edited model told the tokens, against the unedited one told the clean prompt."""
 
-    def __init__(self, aim: Aim, searches: Sequence[Search], count: int) -> None:
+    def __init__(self, aim: AttackTarget, searches: Sequence[Search], count: int) -> None:
         self.aim, self.searches, self.count = aim, searches, count
         self.lessons: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def network(self) -> Any:
-        return self.aim.worn()
+        return self.aim.applied()
 
     def prepare(self) -> Work[None]:
         """The unedited model's answers for the coming steps: noised pictures, their times, predictions."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from benchmarks.attacks.diffusion._ddim import both_halves, grid, walk
-from benchmarks.attacks.engine import Aim, Try
+from benchmarks.attacks.engine import AttackTarget, Candidate
 from benchmarks.suites.prompts import Row
 from erase.model import Shot
 from erase.rng import number, stream
@@ -44,23 +44,23 @@ class Inpaint(BaseModel, frozen=True, extra="forbid"):
     budget: int = Field(1, ge=1, le=1000, description="fillings per row, each from noise of its own")
     steps: int = Field(50, ge=2, le=1000, description="denoising steps of a filling")
 
-    def begin(self, aim: Aim, row: Row) -> Search:
+    def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Nothing filled yet."""
         return Search(row)
 
-    def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Search]) -> Work[list[Candidate | None]]:
         """One more filling of each row's hole."""
         going = [search for search in searches if search.tried < self.budget]
-        found: dict[int, Try] = {}
+        found: dict[int, Candidate] = {}
         if going:
             for search in going:
                 search.tried += 1
             images = aim.decode((yield from self._filled(aim, going)))
             for search, image in zip(going, images, strict=True):
-                found[id(search)] = Try(search.row, search.row.prompt, search.tried, image=_middle(image))
+                found[id(search)] = Candidate(search.row, search.row.prompt, search.tried, image=_middle(image))
         return [found.get(id(search)) for search in searches]
 
-    def _filled(self, aim: Aim, going: Sequence[Search]) -> Work[Tensor]:
+    def _filled(self, aim: AttackTarget, going: Sequence[Search]) -> Work[Tensor]:
         model = aim.model
         clean = torch.stack([aim.clean[search.row] for search in going]).to(model.device, model.dtype)
         around = torch.ones(model.latent_shape[1:], device=model.device, dtype=torch.bool)
@@ -73,7 +73,7 @@ class Inpaint(BaseModel, frozen=True, extra="forbid"):
             ).to(z)
             return torch.where(around, model.add_noise(clean, noise, torch.full((len(z),), t, device=z.device)), z)
 
-        with aim.worn():
+        with aim.applied():
             filled = yield from walk(
                 model,
                 model.noise([Shot(seed >> 32) for seed in seeds]),

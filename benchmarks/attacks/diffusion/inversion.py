@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.engine import Aim, Try
+from benchmarks.attacks.engine import AttackTarget, Candidate
 from benchmarks.suites.prompts import Row, suite_rows
 from erase.rng import number, stream
 from erase.work import Step, Work
@@ -57,16 +57,16 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
         """Tokens beside the prompt's own, where it does not name the concept."""
         return self.tokens
 
-    def begin(self, aim: Aim, row: Row) -> Search:
+    def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Nothing said yet."""
         return Search(row)
 
-    def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Search]) -> Work[list[Candidate | None]]:
         """On the very first round the word is learnt, for all rows; each round says its next state."""
         if "words" not in aim.learnt:
             aim.learnt["words"] = yield from self._learn(aim)
         states = aim.learnt["words"]
-        tries: list[Try | None] = []
+        tries: list[Candidate | None] = []
         for search in searches:
             if search.tried == len(states):
                 tries.append(None)
@@ -74,26 +74,28 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
             tokens, places, text = said(aim, search.row.prompt, self.tokens)
             vectors = dict(zip(places, states[search.tried], strict=True))
             search.tried += 1
-            tries.append(Try(search.row, text, self._due[search.tried - 1], tokens=tuple(tokens), vectors=vectors))
+            tries.append(
+                Candidate(search.row, text, self._due[search.tried - 1], tokens=tuple(tokens), vectors=vectors)
+            )
         return tries
 
     @property
     def _due(self) -> list[int]:
         return sorted({max(1, round(self.budget * (check + 1) / self.checks)) for check in range(self.checks)})
 
-    def _learn(self, aim: Aim) -> Work[Tensor]:
+    def _learn(self, aim: AttackTarget) -> Work[Tensor]:
         """The word's vectors [state token word] at each check."""
         model = aim.model
         rows = self._lessons(aim)
         with torch.no_grad():
-            clean = yield from aim.latents([Try(row, row.prompt, 0) for row in rows])
+            clean = yield from aim.latents([Candidate(row, row.prompt, 0) for row in rows])
         framed = [said(aim, row.prompt, self.tokens) for row in rows]
         ids = model.frame([tokens for tokens, _, _ in framed])
         at = torch.tensor([[1 + place for place in places] for _, places, _ in framed], device=model.device)
         word = _first(aim, self.tokens).requires_grad_(True)
         adam = torch.optim.AdamW([word], lr=self.lr)
         states = []
-        with aim.worn():
+        with aim.applied():
             for step in range(self.budget):
                 draw = stream(aim.seed, "inversion", step)
                 picked = torch.randint(len(rows), (self.pictures_per_step,), generator=draw)
@@ -116,16 +118,16 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
                 yield Step("learn", step + 1, self.budget, {"loss": float(loss.detach())})
         return torch.stack(states)
 
-    def _lessons(self, aim: Aim) -> list[Row]:
+    def _lessons(self, aim: AttackTarget) -> list[Row]:
         """The suite's sentences of the concept, drawn from seeds that no row has."""
-        rows = suite_rows(aim.canvas, aim.target, self.images)
+        rows = suite_rows(aim.suite, aim.target, self.images)
         return [
             Row(row.case, row.prompt, number(aim.seed, "lesson", place) >> 32)
             for place, row in enumerate((rows * -(-self.images // len(rows)))[: self.images])
         ]
 
 
-def said(aim: Aim, prompt: str, count: int) -> tuple[list[int], list[int], str]:
+def said(aim: AttackTarget, prompt: str, count: int) -> tuple[list[int], list[int], str]:
     """A prompt's tokens with `count` places for the new word where the concept is named, else ahead; places; text."""
     model, found = aim.model, re.search(rf"\b{re.escape(aim.words)}\b", prompt, re.IGNORECASE)
     start, end = found.span() if found else (0, 0)
@@ -136,7 +138,7 @@ def said(aim: Aim, prompt: str, count: int) -> tuple[list[int], list[int], str]:
 
 
 @torch.no_grad()
-def _first(aim: Aim, count: int) -> Tensor:
+def _first(aim: AttackTarget, count: int) -> Tensor:
     """Where the new word begins [token word]: the mean of the name's own word vectors, in fp32."""
     own = aim.model.vocabulary[aim.model.tokens(aim.words)].float().mean(0, keepdim=True)
     return own.repeat(count, 1)

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch.nn import functional as F
 
-from benchmarks.attacks.engine import Aim, Try, following, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, following, usable
 from benchmarks.pages.gallery import SENTENCES
 from benchmarks.suites.prompts import Row
 from benchmarks.suites.suite import Suite
@@ -39,11 +39,11 @@ class Paraphrase(BaseModel, frozen=True, extra="forbid"):
     budget: int = Field(12, ge=1, le=1000, description="wordings per row: synonyms first, then the other kinds in turn")
     near: int = Field(10, ge=0, le=1000, description="words of the model's vocabulary nearest to the concept")
 
-    def begin(self, aim: Aim, row: Row) -> Iterator[Try]:
+    def begin(self, aim: AttackTarget, row: Row) -> Iterator[Candidate]:
         """The row's wordings, each once."""
         synonyms = [self._said(row, aim, word) for word in SYNONYMS.get(aim.target.label, ())]
         kinds = (
-            sentences(aim.canvas, aim.target.kind, aim.target.label, row.prompt),
+            sentences(aim.suite, aim.target.kind, aim.target.label, row.prompt),
             [self._said(row, aim, word) for word in misspelt(aim.words, stream(aim.seed, "spelling", row.key))],
             reordered(row.prompt, aim.words),
             [self._said(row, aim, word) for word in self._near(aim)],
@@ -51,42 +51,42 @@ class Paraphrase(BaseModel, frozen=True, extra="forbid"):
         turns = [text for turn in zip_longest(*kinds) for text in turn]
         wordings = [text for text in dict.fromkeys([*synonyms, *turns]) if text and plain(text) != plain(row.prompt)]
         for spent, text in enumerate(wordings[: self.budget], 1):
-            yield Try(row, text, spent)
+            yield Candidate(row, text, spent)
 
-    def advance(self, aim: Aim, searches: Sequence[Iterator[Try]]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Iterator[Candidate]]) -> Work[list[Candidate | None]]:
         """The next wording of each row."""
         return following(searches)
 
-    def _said(self, row: Row, aim: Aim, word: str) -> str | None:
+    def _said(self, row: Row, aim: AttackTarget, word: str) -> str | None:
         """The prompt with another word for the concept; None where the prompt does not name it."""
         names = sorted({aim.words, *SYNONYMS.get(aim.target.label, ())}, key=len, reverse=True)
         text, found = _named(names).subn(lambda _: word, row.prompt)
         return text if found else None
 
     @torch.no_grad()
-    def _near(self, aim: Aim) -> list[str]:
+    def _near(self, aim: AttackTarget) -> list[str]:
         """The words nearest to the concept's mean word vector that are no label's own."""
         words, table = usable(aim.model), aim.model.vocabulary.float()
         own = aim.model.tokens(aim.words)
         if not self.near or not own:
             return []
-        taken = {plain(word) for label in (*aim.canvas.styles, *aim.canvas.objects) for word in
-                 (aim.canvas.spoken(label), *SYNONYMS.get(label, ()))}  # fmt: skip
+        taken = {plain(word) for label in (*aim.suite.styles, *aim.suite.objects) for word in
+                 (aim.suite.spoken(label), *SYNONYMS.get(label, ()))}  # fmt: skip
         close = F.cosine_similarity(table[own].mean(0, keepdim=True), table[words]).argsort(descending=True)
         spelt = (aim.model.spell([int(words[place])]) for place in close.tolist()[: 4 * self.near + 40])
         fit = [word for word in spelt if len(word) > 2 and word.isalpha() and plain(word) not in taken]
         return list(dict.fromkeys(fit))[: self.near]
 
 
-def sentences(canvas: Suite, kind: str, label: str, prompt: str) -> list[str]:
+def sentences(suite: Suite, kind: str, label: str, prompt: str) -> list[str]:
     """Other sentences about the concept and what the prompt shows beside it; about it alone where that is nothing."""
-    others = canvas.objects if kind == "style" else canvas.styles
-    beside = next((other for other in others if _named([canvas.spoken(other)]).search(prompt)), None)
-    concept = canvas.spoken(label)
+    others = suite.objects if kind == "style" else suite.styles
+    beside = next((other for other in others if _named([suite.spoken(other)]).search(prompt)), None)
+    concept = suite.spoken(label)
     if beside is None:
         alone = STYLE_ONLY if kind == "style" else OBJECT_ONLY
         return [text.format(style=concept, object=concept) for text in alone]
-    both = {"style": concept, "object": canvas.spoken(beside)}
+    both = {"style": concept, "object": suite.spoken(beside)}
     if kind == "object":
         both = {"style": both["object"], "object": concept}
     return [text.format(**both) for text in (*TEMPLATES, *SENTENCES[kind])]

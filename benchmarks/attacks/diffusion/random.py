@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import BaseModel, Field
 
-from benchmarks.attacks.engine import Aim, Try, following, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, following, usable
 from benchmarks.suites.prompts import Row
 from erase.rng import stream
 from erase.work import Work
@@ -32,14 +32,14 @@ class Random(BaseModel, frozen=True, extra="forbid"):
         """Tokens beside the prompt's own."""
         return self.tokens
 
-    def begin(self, aim: Aim, row: Row) -> Iterator[Try]:
+    def begin(self, aim: AttackTarget, row: Row) -> Iterator[Candidate]:
         """The row's tries, drawn from its own stream."""
         words, own = usable(aim.model), aim.model.tokens(row.prompt)
         for spent in range(1, self.budget + 1):
             picked = torch.randint(len(words), (self.tokens,), generator=stream(aim.seed, "random", row.key, spent))
             tokens = (*words[picked.to(words.device)].tolist(), *own)
-            yield Try(row, aim.model.spell(tokens), spent, tokens=tokens)
+            yield Candidate(row, aim.model.spell(tokens), spent, tokens=tokens)
 
-    def advance(self, aim: Aim, searches: Sequence[Iterator[Try]]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Iterator[Candidate]]) -> Work[list[Candidate | None]]:
         """The next try of each row."""
         return following(searches)

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.engine import Aim, Try, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, usable
 from benchmarks.judging import cache
 from benchmarks.suites.prompts import Row, suite_rows
 from erase.concept import INSTEAD
@@ -56,30 +56,30 @@ class RingABell(BaseModel, frozen=True, extra="forbid"):
     mutation: float = Field(0.25, ge=0, le=1, description="chance that one of a child's tokens is replaced")
     checks: int = Field(4, ge=1, le=100, description="drawings along the way")
 
-    def begin(self, aim: Aim, row: Row) -> Search:
+    def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Not yet searched."""
         return Search(row)
 
-    def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Search]) -> Work[list[Candidate | None]]:
         """On the first round the whole search, which no drawing influences; then one of its drawings each round."""
         for search in searches:
             if not search.begun:
                 search.found = yield from self._remembered(aim, search.row)
                 search.begun = True
-        tries: list[Try | None] = []
+        tries: list[Candidate | None] = []
         for search in searches:
             if not search.found:
                 tries.append(None)
                 continue
             spent, tokens = search.found.pop(0)
-            tries.append(Try(search.row, aim.model.spell(tokens), spent, tokens=tokens))
+            tries.append(Candidate(search.row, aim.model.spell(tokens), spent, tokens=tokens))
         return tries
 
-    def _remembered(self, aim: Aim, row: Row) -> Work[list[tuple[int, tuple[int, ...]]]]:
+    def _remembered(self, aim: AttackTarget, row: Row) -> Work[list[tuple[int, tuple[int, ...]]]]:
         """A row's prompts from the cache, or searched and stored there."""
         name = cache.key(
             what="ring-a-bell", model=aim.model.fingerprint, dtype=str(aim.model.dtype), concept=aim.target.label,
-            suite=[aim.canvas.name, aim.canvas.version], row=row.key, seed=aim.seed, knobs=self.model_dump(),
+            suite=[aim.suite.name, aim.suite.version], row=row.key, seed=aim.seed, knobs=self.model_dump(),
         )  # fmt: skip
         stored = cache.load(name)
         if stored is None:
@@ -90,7 +90,7 @@ class RingABell(BaseModel, frozen=True, extra="forbid"):
             return found
         return [(at, tuple(tokens)) for at, tokens in zip(stored[1], stored[0]["tokens"].tolist(), strict=True)]
 
-    def _searched(self, aim: Aim, row: Row) -> Work[list[tuple[int, tuple[int, ...]]]]:
+    def _searched(self, aim: AttackTarget, row: Row) -> Work[list[tuple[int, tuple[int, ...]]]]:
         words, draw = usable(aim.model).cpu(), stream(aim.seed, "genes", row.key)
         length = min(self.length, int(aim.model.frame([[]]).shape[1]) - 2)
         goal = states(aim, [aim.model.tokens(row.prompt)])[0] + self.eta * direction(aim)
@@ -122,7 +122,7 @@ class RingABell(BaseModel, frozen=True, extra="forbid"):
 
 
 @torch.no_grad()
-def states(aim: Aim, rows: Sequence[Sequence[int]]) -> Tensor:
+def states(aim: AttackTarget, rows: Sequence[Sequence[int]]) -> Tensor:
     """The unedited text encoder's states [n token code] of token rows, on the CPU."""
     parts = []
     for start in range(0, len(rows), CHUNK):
@@ -132,15 +132,15 @@ def states(aim: Aim, rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.cat(parts)
 
 
-def distances(aim: Aim, rows: Tensor, goal: Tensor) -> Tensor:
+def distances(aim: AttackTarget, rows: Tensor, goal: Tensor) -> Tensor:
     """The squared distance [n] of token rows [n length] to the goal [token code]."""
     return (states(aim, rows.tolist()) - goal).square().sum((1, 2))
 
 
-def direction(aim: Aim) -> Tensor:
+def direction(aim: AttackTarget) -> Tensor:
     """The mean difference [token code] of the suite's sentences with the concept and with its anchor in its place."""
     named = re.compile(rf"\b{re.escape(aim.words)}\b", re.IGNORECASE)
-    present = [row.prompt for row in suite_rows(aim.canvas, aim.target, PAIRS)]
+    present = [row.prompt for row in suite_rows(aim.suite, aim.target, PAIRS)]
     absent = [" ".join(named.sub(INSTEAD[aim.target.kind], prompt).split()) for prompt in present]
     said = [states(aim, [aim.model.tokens(prompt) for prompt in prompts]) for prompts in (present, absent)]
     return (said[0] - said[1]).mean(0)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from benchmarks.attacks.engine import Aim, Try, following
+from benchmarks.attacks.engine import AttackTarget, Candidate, following
 from benchmarks.suites.prompts import Row
 from erase.rng import number
 from erase.work import Work
@@ -26,11 +26,11 @@ class SeedSearch(BaseModel, frozen=True, extra="forbid"):
 
     budget: int = Field(10, ge=1, le=100_000, description="further seeds per row")
 
-    def begin(self, aim: Aim, row: Row) -> Iterator[Try]:
+    def begin(self, aim: AttackTarget, row: Row) -> Iterator[Candidate]:
         """The row's further seeds."""
         for spent in range(1, self.budget + 1):
-            yield Try(row, row.prompt, spent, seed=number(aim.seed, "seed", row.key, spent) >> 32)
+            yield Candidate(row, row.prompt, spent, seed=number(aim.seed, "seed", row.key, spent) >> 32)
 
-    def advance(self, aim: Aim, searches: Sequence[Iterator[Try]]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Iterator[Candidate]]) -> Work[list[Candidate | None]]:
         """The next seed of each row."""
         return following(searches)

@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.engine import Aim, Try, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, usable
 from benchmarks.suites.prompts import Row
 from erase.rng import stream
 from erase.work import Step, Work
@@ -80,7 +80,7 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
         whole, rest = divmod(self.budget, count)
         return [(level, whole + (place < rest)) for place, level in enumerate(levels)]
 
-    def begin(self, aim: Aim, row: Row) -> Search:
+    def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Distributions over all tokens that are words."""
         shape = (self.tokens, len(usable(aim.model)))
         dtype, device = torch.promote_types(aim.model.dtype, torch.float32), aim.model.device
@@ -91,13 +91,13 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
         start = start.to(device)
         return Search(row, aim.model.tokens(row.prompt), start, torch.zeros_like(start), torch.zeros_like(start))
 
-    def advance(self, aim: Aim, searches: Sequence[Search]) -> Work[list[Try | None]]:
+    def advance(self, aim: AttackTarget, searches: Sequence[Search]) -> Work[list[Candidate | None]]:
         """All steps of each search's next noise level, then its likeliest tokens."""
         rounds = self.rounds
         going = [search for search in searches if search.level < len(rounds)]
         words = usable(aim.model)
         table = aim.model.vocabulary[words]
-        with aim.worn():
+        with aim.applied():
             for step in range(max((rounds[search.level][1] for search in going), default=0)):
                 live = [search for search in going if step < rounds[search.level][1]]
                 loss = self._step(aim, live, [rounds[search.level][0] for search in live], words, table)
@@ -106,7 +106,9 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
             search.level += 1
         return [self._try(aim, search, words) if search in going else None for search in searches]
 
-    def _step(self, aim: Aim, live: Sequence[Search], levels: Sequence[float], words: Tensor, table: Tensor) -> float:
+    def _step(
+        self, aim: AttackTarget, live: Sequence[Search], levels: Sequence[float], words: Tensor, table: Tensor
+    ) -> float:
         """One optimiser step of every row at its own noise level; the mean loss."""
         model = aim.model
         A = torch.stack([search.A for search in live])
@@ -141,10 +143,10 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
             search.A, search.m, search.v = A[place], m[place], v[place]
             search.steps += 1
 
-    def _try(self, aim: Aim, search: Search, words: Tensor) -> Try:
+    def _try(self, aim: AttackTarget, search: Search, words: Tensor) -> Candidate:
         row = (*words[search.A.argmax(-1)].tolist(), *search.words)
         tokens = row if self.retokenise == "ids" else None
-        return Try(search.row, aim.model.spell(row), search.steps, tokens=tokens)
+        return Candidate(search.row, aim.model.spell(row), search.steps, tokens=tokens)
 
 
 def straight_through(gradient: Tensor, table: Tensor) -> Tensor:

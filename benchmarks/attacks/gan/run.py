@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -29,11 +29,11 @@ from erase.borrow import borrowed
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput, match
-from erase.gan.distillation import drawn_codes, layered, unlikeness
+from erase.gan.distillation import drawn_codes, layered, multiscale_l1
 from erase.methods.text_unlearn import ridge
 from erase.model import Gan, Scorer
 from erase.rng import stream
-from erase.work import Step, Work
+from erase.work import Step, Work, map_steps
 from generators.pocket.faces.words import BEFORE, CLAUSE, WITH, WITHOUT, attribute
 
 FEW = 20  # rows by default
@@ -42,7 +42,7 @@ LENGTHS = (1.0, 2.0, 3.0)  # how far codes are moved, in usual differences
 
 
 @dataclass(frozen=True)
-class Aim:
+class AttackTarget:
     """What an attacker has: codes [n w] and images the GAN used to draw with the concept, codes without, and eyes."""
 
     concept: str
@@ -65,11 +65,11 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
     budget: int = Field(300, ge=2, le=100_000, description="optimiser steps, in the second half with a code a layer")
     lr: float = Field(0.05, gt=0, le=10, description="Adam's learning rate, in standard deviations of codes")
 
-    def search(self, model: Gan, aim: Aim) -> Work[tuple[Tensor, list[str]]]:
+    def search(self, model: Gan, aim: AttackTarget) -> Work[tuple[Tensor, list[str]]]:
         """Codes [n layer w], one for each image."""
         found = yield from _descended(
             model, layered(model, aim.with_it), aim, self.lr, self.budget,
-            lambda drawn: (unlikeness(drawn, aim.images) * len(drawn)),
+            lambda drawn: (multiscale_l1(drawn, aim.images) * len(drawn)),
         )  # fmt: skip
         return found, ["an inverted code"] * len(found)
 
@@ -83,7 +83,7 @@ class LatentSearch(BaseModel, frozen=True, extra="forbid"):
     budget: int = Field(200, ge=2, le=100_000, description="optimiser steps, in the second half with a code a layer")
     lr: float = Field(0.05, gt=0, le=10, description="Adam's learning rate, in standard deviations of codes")
 
-    def search(self, model: Gan, aim: Aim) -> Work[tuple[Tensor, list[str]]]:
+    def search(self, model: Gan, aim: AttackTarget) -> Work[tuple[Tensor, list[str]]]:
         """Codes [n layer w], one for each image without the concept."""
 
         def unseen(drawn: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class PromptBoundary(BaseModel, frozen=True, extra="forbid"):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"budget": 6}, "paper": {"budget": 16}}
     budget: int = Field(16, ge=1, le=10_000, description="directions tried on every image, each at three lengths")
 
-    def search(self, model: Gan, aim: Aim) -> Work[tuple[Tensor, list[str]]]:
+    def search(self, model: Gan, aim: AttackTarget) -> Work[tuple[Tensor, list[str]]]:
         """For each image without the concept, the moved code [n layer w] in which the steering probe is surest."""
         best = torch.full((len(aim.without),), -1.0)
         codes, said = layered(model, aim.without).clone(), [""] * len(best)
@@ -206,7 +206,7 @@ class Tried:
 
 
 def _tried(
-    model: Gan, edit: Edit | None, aim: Aim, how: Attack, start: Tensor, reader: Reader, when: str
+    model: Gan, edit: Edit | None, aim: AttackTarget, how: Attack, start: Tensor, reader: Reader, when: str
 ) -> Work[Tried]:
     column = reader.column(aim.concept)
 
@@ -220,19 +220,13 @@ def _tried(
 
     if edit is None:
         return (yield from _labelled(searched(), when))
-    with edit.worn(model.network):
+    with edit.applied(model.network):
         return (yield from _labelled(searched(), when))
 
 
 def _labelled(work: Work[Tried], when: str) -> Work[Tried]:
-    try:
-        while True:
-            step = next(work)
-            yield Step(f"{step.stage} {when}", step.done, step.total)
-    except StopIteration as end:
-        return end.value
-    finally:
-        work.close()
+    """The same work, its stages marked as before or after the edit."""
+    return map_steps(work, lambda step: replace(step, stage=f"{step.stage} {when}"))
 
 
 def _same(usual: Tried) -> Work[Tried]:
@@ -240,7 +234,9 @@ def _same(usual: Tried) -> Work[Tried]:
     yield  # a job of no Steps
 
 
-def _aim(model: Gan, target: str, reader: Reader, plan: GanSuite, count: int, seed: int) -> Work[tuple[Aim, Aim]]:
+def _aim(
+    model: Gan, target: str, reader: Reader, plan: GanSuite, count: int, seed: int
+) -> Work[tuple[AttackTarget, AttackTarget]]:
     """What an attacker of the concept has, and the same with images that never showed it in place of those that did."""
     pool = min(plan.images, POOL)
     seeds = range(plan.first_seed, plan.first_seed + pool)
@@ -258,10 +254,10 @@ def _aim(model: Gan, target: str, reader: Reader, plan: GanSuite, count: int, se
     with_it, bare = w[has.to(w.device)][:count], w[~has.to(w.device)]
     scorer = model.scorer(Concept(name=target, kind="attribute"))
 
-    def aim(codes: Tensor) -> Aim:
+    def aim(codes: Tensor) -> AttackTarget:
         with torch.no_grad():
             images = model.synthesis(layered(model, codes))
-        return Aim(target, codes, images, bare[:count], scorer, partial(directions, model, w, target, seed),
+        return AttackTarget(target, codes, images, bare[:count], scorer, partial(directions, model, w, target, seed),
                    w.mean(0), w.std(0), seed)  # fmt: skip
 
     return aim(with_it), aim(bare[count : 2 * count])
@@ -294,7 +290,7 @@ def directions(model: Gan, w: Tensor, target: str, seed: int, cone: float = 20.0
 
 
 def _descended(
-    model: Gan, start: Tensor, aim: Aim, lr: float, steps: int, loss: Callable[[Tensor], Tensor]
+    model: Gan, start: Tensor, aim: AttackTarget, lr: float, steps: int, loss: Callable[[Tensor], Tensor]
 ) -> Work[Tensor]:
     """Codes [n layer w] that Adam finds from some, in units of the usual spread, never further out than three of it."""
     layers, spread = start.shape[1], aim.spread.clamp(min=1e-6)

@@ -40,7 +40,8 @@ def _recipe(place: Place) -> str:
         return (
             f"With the studio: `studio sample {place.path} --seeds 0:8 --out pictures.png`, or in Python:\n\n"
             f'```python\nfrom erase.edit import Edit\nfrom generators import load\n\nmodel = load("{place.base}")\n'
-            f'with Edit.load("{place.path}").worn(model.network):\n    images = model.synthesis(model.mapping(z))\n```'
+            f'with Edit.load("{place.path}").applied(model.network):\n'
+            "    images = model.synthesis(model.mapping(z))\n```"
         )
     return (
         f'With the studio: `studio sample {place.path} --prompt "{place.prompt}" --out picture.png`. Without it, this '

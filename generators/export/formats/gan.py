@@ -42,7 +42,7 @@ def _write(model: StyleGan, edit: Edit, folder: Path, asked: Asked) -> Work[Fact
 
 def edited(model: StyleGan, edit: Edit, strength: float) -> Checkpoint:
     """A copy of the model wearing the edit, on the CPU, with the edit in its provenance; the critic is as it was."""
-    with edit.worn(model.network, strength):
+    with edit.applied(model.network, strength):
         generator = copy.deepcopy(model.network).cpu().requires_grad_(False)
     critic = None if model.critic is None else copy.deepcopy(model.critic).cpu()
     about = {**model.about, "erased": dict(edit.about), "strength": strength}

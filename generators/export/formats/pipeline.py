@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
-    with edit.worn(model.network, asked.strength):
+    with edit.applied(model.network, asked.strength):
         yield from write(model, folder, dtype=asked.dtype, variant=asked.variant)
     return {}
 

@@ -31,7 +31,7 @@ def _refusal(edit: Edit, asked: Asked) -> str | None:
 def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
     """One tower and its tokenizer fill the folder itself; XL's two lie in subfolders named as in a pipeline."""
     dtype, towers = asked.dtype or model.dtype, model.reading.texts
-    with edit.worn(model.network, asked.strength):
+    with edit.applied(model.network, asked.strength):
         for place, (text, tokenizer) in enumerate(zip(towers, model.reading.tokenizers, strict=True)):
             home = folder / f"text_encoder{nth(place)}" if len(towers) == 2 else folder
             words = folder / f"tokenizer{nth(place)}" if len(towers) == 2 else folder

@@ -45,7 +45,7 @@ def layout(
 def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
     dtype = asked.dtype or model.dtype
     unet: Any = model.network.unet
-    with edit.worn(model.network, asked.strength):
+    with edit.applied(model.network, asked.strength):
         states = [part.state_dict() for part in (unet, model.vae, *model.reading.texts)]
         room(folder, sum(tensor.numel() * dtype.itemsize for state in states for tensor in state.values()))
         named = layout(model.family, (unet.config, states[0]), (model.vae.config, states[1]), states[2:])

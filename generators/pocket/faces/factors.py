@@ -22,17 +22,17 @@ def factors(z: Tensor) -> Tensor:
     share = {part: torch.special.ndtr(z[:, STARTS[part]]) for part in SHARES}
     hat, shows = share["hat"] < draw.RATES["hat"], share["shaved"] >= draw._BALD_IF_HATLESS
     blond = (share["blond"] < draw._BLOND_IF_SHOWN) & shows
-    worn = {part: share[part] < draw.RATES[part] for part in ("eyeglasses", "beard", "smile")}
+    applied = {part: share[part] < draw.RATES[part] for part in ("eyeglasses", "beard", "smile")}
     short = share["hair length"] < 0.5
     skin = _chosen(z, "skin")
     haired = torch.where(blond[:, None], _colours(draw._BLONDS)[_chosen(z, "blond shade")], _natural(z, skin))
     hue, slope = (torch.atan2(z[:, STARTS[p] + 1], z[:, STARTS[p]]) / (2 * math.pi) % 1 for p in ANGLES)
     second = hue + (25 + 65 * share["second hue"]) / 360
-    tinted = shows | worn["beard"]
+    tinted = shows | applied["beard"]
     columns = [
-        *(_sign(bit) for bit in (*worn.values(), hat, shows, blond)),
-        _kind(z, "glasses", worn["eyeglasses"]), _kind(z, "hats", hat), _kind(z, "beards", worn["beard"]),
-        _kind(z, "mouth", worn["smile"]), _kind(z, "mouth", ~worn["smile"]),
+        *(_sign(bit) for bit in (*applied.values(), hat, shows, blond)),
+        _kind(z, "glasses", applied["eyeglasses"]), _kind(z, "hats", hat), _kind(z, "beards", applied["beard"]),
+        _kind(z, "mouth", applied["smile"]), _kind(z, "mouth", ~applied["smile"]),
         _kind(z, "hair under hat", hat & shows), _kind(z, "short hair", ~hat & shows & short),
         _kind(z, "long hair", ~hat & shows & ~short),
         *(_kind(z, part) for part in ("brows", "eyes", "nose")),

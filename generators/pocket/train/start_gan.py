@@ -55,7 +55,7 @@ def descend(optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, spent: fl
 
 
 @dataclass
-class Lessons:
+class TrainingBatch:
     """A run that is being started, the faces it learns from and the linear layer that stands in for the mapping."""
 
     run: Run
@@ -175,7 +175,7 @@ def main() -> None:
             network.load_state_dict(
                 {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")}
             )
-    lessons = Lessons(run, reader, pictures, codes, asked.lr, tell, asked.settled)
+    lessons = TrainingBatch(run, reader, pictures, codes, asked.lr, tell, asked.settled)
     for lesson in MINUTES:
         if getattr(asked, lesson):
             getattr(lessons, lesson)(shares(getattr(asked, lesson)))

@@ -112,7 +112,7 @@ def test_an_edit_below_others_is_subtracted_and_marked(
     assert "Approximate" in studio("ledger", tmp_path / "left").out
     network = generators.load(folder).network
     base = weights(network)
-    with left.worn(network):
+    with left.applied(network):
         touched = {name for name, weight in weights(network).items() if not torch.equal(weight, base[name])}
     assert touched <= set(left.deltas)  # where Cats alone had changed something, the base is back
     assert same_bits(base, weights(network))

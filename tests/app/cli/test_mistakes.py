@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from app import files
 from app.cli.main import explain
-from app.files import DiskFull
+from erase import files
+from erase.files import DiskFull
 from tests.app.conftest import Outcome, Studio
 
 ERASE = ("--concept", "Cats", "--method", "uce")

@@ -36,7 +36,7 @@ def begin(tmp_path: Path, toy: Toy) -> Callable[..., Run]:
     """Lay out a run of a walk in a folder of its own."""
 
     def made(name: str = "run", **fields: Any) -> Run:
-        parents = fields.pop("worn", ())
+        parents = fields.pop("applied", ())
         job = walk_job(**fields, parents=tuple(edit.hash for edit in parents))
         return prepare(tmp_path / name, job, toy, parents, {"typed": "a test"})
 

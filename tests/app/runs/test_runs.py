@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from app import files
-from app.files import DiskFull
 from app.runs.erase import erase_in, occupied
 from app.runs.run import Run, find_runs, open_run
+from erase import files
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
+from erase.files import DiskFull
 from erase.work import Step, drain
 from tests.app.runs.conftest import walk_job
 from tests.toys.compare import same_bits, weights
@@ -168,7 +168,7 @@ def test_a_changed_base_model_is_refused(begin: Begin) -> None:
 
 def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy, tmp_path: Path) -> None:
     parent = finished(begin("parent"), toy)
-    run = begin("child", concepts=(Concept(name="Dogs"),), seed=5, worn=[parent])
+    run = begin("child", concepts=(Concept(name="Dogs"),), seed=5, applied=[parent])
     alone = finished(begin("alone", concepts=(Concept(name="Dogs"),), seed=5), toy)
     before = weights(toy.network)
     seen = []
@@ -178,7 +178,7 @@ def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy, tmp
 
     edit = drain(erase_in(run, toy, warn=pytest.fail), look)
     assert same_bits(before, weights(toy.network))
-    with parent.worn(toy.network):
+    with parent.applied(toy.network):
         assert same_bits(seen[0], weights(toy.network))  # the walk happened on the parent's weights
     name = next(iter(edit.deltas))
     torch.testing.assert_close(edit.deltas[name], parent.deltas[name] + alone.deltas[name])
@@ -186,7 +186,7 @@ def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy, tmp
     assert [entry["hash"] for entry in edit.about["parents"]] == [parent.hash, alone.hash]
     assert edit.about["base"] == toy.fingerprint
     assert [entry.hash for entry in run.ledger()] == [parent.hash, alone.hash]
-    third = finished(begin("third", concepts=(Concept(name="Birds"),), seed=6, worn=run.ledger()), toy)
+    third = finished(begin("third", concepts=(Concept(name="Birds"),), seed=6, applied=run.ledger()), toy)
     assert [entry["hash"] for entry in third.about["parents"]][:2] == [parent.hash, alone.hash]
     torch.testing.assert_close(
         third.deltas[name], sum(entry.deltas[name] for entry in open_run(tmp_path / "third").ledger())
@@ -195,7 +195,7 @@ def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy, tmp
 
 def test_a_ledger_that_lost_an_edit_says_so(begin: Begin, toy: Toy) -> None:
     parent = finished(begin("parent"), toy)
-    run = begin("child", seed=5, worn=[parent])
+    run = begin("child", seed=5, applied=[parent])
     finished(run, toy)
     for file in (run.folder / "ledger").glob(f"{parent.hash[:16]}*"):
         file.unlink()
@@ -205,8 +205,8 @@ def test_a_ledger_that_lost_an_edit_says_so(begin: Begin, toy: Toy) -> None:
 
 def test_a_stacked_run_resumes_to_the_same_bits(begin: Begin, toy: Toy) -> None:
     parent = finished(begin("parent"), toy)
-    straight = finished(begin("straight", seed=5, worn=[parent]), toy)
-    run = begin("stopped", seed=5, worn=[parent])
+    straight = finished(begin("straight", seed=5, applied=[parent]), toy)
+    run = begin("stopped", seed=5, applied=[parent])
     stopped_at(run, toy, 3)
     assert finished(run, toy).hash == straight.hash
 

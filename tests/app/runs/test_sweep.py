@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from app import files
 from app.cli.main import main
 from app.sweeps import engines
 from app.sweeps.engines import Outcome, Setting
+from erase import files
 from tests.app.runs.conftest import METHODS
 from tests.toys.pipelines import toy_folder
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.attacks.engine import Aim
+from benchmarks.attacks.engine import AttackTarget
 from benchmarks.probes.base import Seen
 from benchmarks.suites.prompts import Row
 from benchmarks.suites.suite import Target
@@ -43,9 +43,9 @@ def rows(count: int) -> list[Row]:
     return [Row(str(n), f"{things[n % len(things)]} in Van Gogh style", 100 + n) for n in range(count)]
 
 
-def aim_at(model: Denoiser, some: Sequence[Row], edit: Edit | None = None, **changes: object) -> Aim:
+def aim_at(model: Denoiser, some: Sequence[Row], edit: Edit | None = None, **changes: object) -> AttackTarget:
     """An aim whose clean pictures are the model's own."""
-    aim = Aim(model, edit, 1.0, GOGH, TINY, Says(), **changes)  # type: ignore[arg-type]
+    aim = AttackTarget(model, edit, 1.0, GOGH, TINY, Says(), **changes)  # type: ignore[arg-type]
     for row in some:
         aim.clean[row] = drain(model.latents([row.shot]))[0]
     return aim

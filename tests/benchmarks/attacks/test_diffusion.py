@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.attacks.diffusion.paraphrase import misspelt, reordered, sentences
 from benchmarks.attacks.diffusion.unlearndiffatk import adam, project, sample, straight_through
-from benchmarks.attacks.engine import Attack, Chased, chase
+from benchmarks.attacks.engine import Attack, PromptState, chase
 from benchmarks.attacks.log import Book
 from benchmarks.attacks.registry import attack_names, build
 from benchmarks.attacks.run import AttackReport, attack, curve, rates
@@ -25,7 +25,7 @@ from benchmarks.report import Report
 from benchmarks.speed.attack import speed_unlearndiffatk
 from benchmarks.speed.methods import Plan
 from benchmarks.suites.prompts import Row, file_rows, fitting, suite_rows
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.rng import stream
@@ -65,8 +65,8 @@ def shaken(toy: Toy, size: float = 0.05) -> Edit:
     return Edit(deltas, {"method": "shaken", "concepts": [{"name": "Van Gogh"}]})
 
 
-def hunted(toy: Toy, how: Attack, some: list[Row], *, batch: int, edit: Edit | None = None) -> dict[str, Chased]:
-    found: dict[str, Chased] = {}
+def hunted(toy: Toy, how: Attack, some: list[Row], *, batch: int, edit: Edit | None = None) -> dict[str, PromptState]:
+    found: dict[str, PromptState] = {}
     aim = aim_at(toy, some, edit or shaken(toy))
     drain(chase(how, aim, some, lambda each, hit: found.update({each.row.case: each}), batch))
     return found
@@ -160,7 +160,7 @@ def test_found_tokens_denoise_better_than_random_ones() -> None:
     def loss(tokens: list[int]) -> float:
         """The search's own loss at its own noise level, on noise it has not seen."""
         noise, t = torch.randn(24, *toy.latent_shape, generator=stream(1, "held out")), torch.full((24,), 510)
-        with torch.no_grad(), edit.worn(toy.network):
+        with torch.no_grad(), edit.applied(toy.network):
             ids = toy.frame([tokens])
             codes = toy.read(ids, toy.embed(ids)).repeat(24)
             return float((toy.predict_noise(toy.add_noise(aim.clean[row], noise, t), t, codes) - noise).square().mean())
@@ -185,7 +185,7 @@ def test_pez_finds_tokens_that_clip_finds_more_like_the_picture() -> None:
     aim = aim_at(toy, [row])
     with pytest.raises(BadInput, match="names none"):
         made("hard-prompt", variant="pez").begin(aim, row)
-    aim.canvas = TINY.model_copy(update={"clip": "pocket-clip"})
+    aim.suite = TINY.model_copy(update={"clip": "pocket-clip"})
     how = made("hard-prompt", variant="pez", budget=60, check=60, tokens=6)
     (found,) = drain(how.advance(aim, [how.begin(aim, row)]), lambda step: losses.append(step.loss.get("loss", 9.0)))
     assert min(losses[-20:]) < losses[1] - 0.05
@@ -408,10 +408,10 @@ def test_without_an_edit_no_row_is_left_out() -> None:
 
 
 def test_paraphrases_keep_the_object_and_change_the_words() -> None:
-    canvas = suite("pocket-canvas")
-    said = sentences(canvas, "style", "Van_Gogh", "A Cats image in Van Gogh style.")
+    suite = load_suite("pocket-canvas")
+    said = sentences(suite, "style", "Van_Gogh", "A Cats image in Van Gogh style.")
     assert said and all("Cats" in text and "Van Gogh" in text for text in said)
-    things = sentences(canvas, "object", "Cats", "A Cats image in Van Gogh style.")
+    things = sentences(suite, "object", "Cats", "A Cats image in Van Gogh style.")
     assert things and all("Cats" in text and "Van Gogh" in text for text in things)
     wrong = misspelt("Van Gogh", stream(0, "x"))
     assert "VanGogh" in wrong
@@ -435,7 +435,7 @@ def written(folder: Path, name: str, text: str) -> Path:
 
 
 def test_rows_come_from_suites_and_files(tmp_path: Path) -> None:
-    found = suite_rows(suite("pocket-canvas"), GOGH, 25)
+    found = suite_rows(load_suite("pocket-canvas"), GOGH, 25)
     assert len(found) == len({row.case for row in found}) == 25
     assert found[0].prompt == "A Architectures image in Van Gogh style."
     assert found[0].seed != found[20].seed

@@ -63,14 +63,14 @@ def test_a_search_finds_more_than_none(probed: Path) -> None:
 
 
 def test_the_gan_is_left_as_it_was_and_the_same_seed_says_the_same(probed: Path) -> None:
-    gan, worn = ToyGan(), edit("conv", 0.2)
+    gan, applied = ToyGan(), edit("conv", 0.2)
     before = {name: value.clone() for name, value in gan.network.state_dict().items()}
-    work = attack_gan(gan, worn, "eyeglasses", build("latent-search", 4), suite=SUITE, count=6)
+    work = attack_gan(gan, applied, "eyeglasses", build("latent-search", 4), suite=SUITE, count=6)
     for _ in range(8):
         next(work)
     work.close()
     assert all(torch.equal(before[name], value) for name, value in gan.network.state_dict().items())
-    assert attacked(worn, "latent-search").rows == attacked(worn, "latent-search").rows
+    assert attacked(applied, "latent-search").rows == attacked(applied, "latent-search").rows
 
 
 def test_directions_raise_the_score_of_their_wording() -> None:

@@ -16,14 +16,14 @@ from benchmarks.judging.judge import LEVEL, judge
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.metrics.cost import Cost
 from benchmarks.report import Report
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.work import drain
 from tests.benchmarks.doubles import TINY, Painter, Reader, turned
 
-POCKET = suite("pocket-canvas").model_copy(update={"clip": None})
+POCKET = load_suite("pocket-canvas").model_copy(update={"clip": None})
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def verdict(painter: Painter, edit: Edit | None, **options: object) -> Report:
-    options = {"suite": TINY, "reader": Reader(painter.canvas)} | options
+    options = {"suite": TINY, "reader": Reader(painter.suite)} | options
     return drain(judge(painter, edit, **options))  # type: ignore[arg-type]
 
 
@@ -49,7 +49,7 @@ def test_a_model_is_scored_over_the_whole_grid() -> None:
 
 def test_a_model_that_cannot_draw_cats_is_told_so() -> None:
     painter = Painter(POCKET)
-    with turned(painter, "Cats", "Dogs").worn(painter.network):
+    with turned(painter, "Cats", "Dogs").applied(painter.network):
         report = verdict(painter, None, suite=POCKET)
     assert report.scores["object_accuracy"].value == pytest.approx(19 / 20)
     assert report.scores["style_accuracy"].value == 1.0
@@ -292,12 +292,12 @@ def test_reopened_files_are_eight_bits_and_jpeg_is_lossy() -> None:
 
 
 def test_pictures_are_drawn_until_enough_is_known() -> None:
-    canvas = POCKET.model_copy(update={"grid_seeds": POCKET.seeds})
-    painter = Painter(canvas)
+    suite = POCKET.model_copy(update={"grid_seeds": POCKET.seeds})
+    painter = Painter(suite)
     edit = turned(painter, "Van_Gogh", "Watercolor")
-    whole = verdict(painter, edit, suite=canvas)
+    whole = verdict(painter, edit, suite=suite)
     # A fifth of the pictures knows UA, of 20, to ±11 points at a hundredth's level; two fifths to ±6.
-    report = verdict(painter, edit, suite=canvas, until=0.10)
+    report = verdict(painter, edit, suite=suite, until=0.10)
     looks = report.about["stopping"]["looks"]
     assert [(each["after_seed"], each["n"], each["level"]) for each in looks] == [(188, 300, 0.01), (288, 600, 0.01)]
     assert looks[0]["half_widths"]["UA"] == pytest.approx(0.1245, abs=1e-3)
@@ -305,13 +305,13 @@ def test_pictures_are_drawn_until_enough_is_known() -> None:
     assert report.excluded == {"known well enough without": 900} and len(report.rows) == 600
     assert report.scores["UA"].value == 1.0 and report.scores["UA"].n == 40
     # Whoever wants more than five seeds can tell gets all of them, and the same numbers as without stopping.
-    strict = verdict(painter, edit, suite=canvas, until=0.001)
+    strict = verdict(painter, edit, suite=suite, until=0.001)
     assert len(strict.about["stopping"]["looks"]) == 5 and strict.scores["UA"] == whole.scores["UA"]
     assert {name: score.value for name, score in strict.scores.items()} == pytest.approx(
         {name: score.value for name, score in whole.scores.items()}, nan_ok=True
     )
     with pytest.raises(BadInput, match="plus or minus 0"):
-        verdict(painter, edit, suite=canvas, until=0.0)
+        verdict(painter, edit, suite=suite, until=0.0)
 
 
 def test_five_looks_together_err_no_more_than_one_would() -> None:

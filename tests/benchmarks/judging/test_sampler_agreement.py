@@ -11,9 +11,9 @@ from torch import Tensor
 
 import generators
 from benchmarks.judging import sampler_agreement as kept
-from benchmarks.judging.comparison import Sitting
+from benchmarks.judging.comparison import Comparison
 from benchmarks.judging.judge import judge
-from benchmarks.judging.predictions import Answers, answers
+from benchmarks.judging.predictions import Predictions, answers
 from benchmarks.judging.sampler_agreement import Agreement, Sampler, compared, sampler_of
 from benchmarks.probes.base import Seen
 from benchmarks.speed import judge as judge_speed
@@ -37,14 +37,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     kept.agreements.cache_clear()
 
 
-def sitting(wrong: int = 0) -> Sitting:
+def sitting(wrong: int = 0) -> Comparison:
     """The painter's answers to its whole grid, the objects of the first `wrong` pictures called otherwise."""
     cells = TINY.shots(["Van_Gogh"])
     drawn = drain(answers(Painter(), [cell.shot for cell in cells], TINY, Reader()))
     swapped = drawn.numbers["object"].clone()
     swapped[:wrong] = swapped[:wrong].flip(1)
-    found = Answers(drawn.shots, {**drawn.numbers, "object": swapped})
-    return Sitting(tuple(cells), found, found, TINY.targets(["Van_Gogh"]), TINY, Reader(), TINY.reading)
+    found = Predictions(drawn.shots, {**drawn.numbers, "object": swapped})
+    return Comparison(tuple(cells), found, found, TINY.targets(["Van_Gogh"]), TINY, Reader(), TINY.reading)
 
 
 def test_labels_and_accuracies_are_compared_picture_by_picture() -> None:
@@ -96,18 +96,18 @@ def test_both_ways_of_judging_see_the_same_and_cost_what_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = generators.load(str(toy_folder(tmp_path / "toy")), device="cpu")
-    canvas: Suite = TINY.model_copy(update={"sampler": "ddim", "steps": 2, "guidance": 2.0, "seeds": (188,)})
-    shots = [cell.shot for cell in canvas.shots()]
+    suite: Suite = TINY.model_copy(update={"sampler": "ddim", "steps": 2, "guidance": 2.0, "seeds": (188,)})
+    shots = [cell.shot for cell in suite.shots()]
     with counted(model.network.get_submodule("unet")) as forwards:
-        single = drain(one_by_one(model, shots, canvas, Tint()))
+        single = drain(one_by_one(model, shots, suite, Tint()))
         assert forwards() == len(shots) * 2 * 2
-    batched = drain(answers(model, shots, canvas, Tint()))
+    batched = drain(answers(model, shots, suite, Tint()))
     for name in ("style", "object", "features"):
         assert torch.allclose(single.numbers[name], batched.numbers[name], atol=2e-3)  # 8 bits a channel
-    monkeypatch.setattr(judge_speed, "suite", lambda _: canvas)
+    monkeypatch.setattr(judge_speed, "suite", lambda _: suite)
     monkeypatch.setattr(judge_speed, "tools", lambda *_: (Tint(), None))
     monkeypatch.setattr(judge_speed, "PUBLISHED_STEPS", 4)
     speed = drain(speed_judge(model, Plan(concept="Van Gogh")))
     assert (speed.ours_forwards, speed.published_forwards) == (4, 8)
-    assert speed.agreement is not None and speed.agreement.n == 2 * len(canvas.shots(["Van_Gogh"]))
+    assert speed.agreement is not None and speed.agreement.n == 2 * len(suite.shots(["Van_Gogh"]))
     assert (speed.agreement.sampler.steps, speed.agreement.reference.steps) == (2, 4)

@@ -16,7 +16,7 @@ import generators
 from benchmarks.judging.judge import judge
 from benchmarks.metrics.alignment import resized
 from benchmarks.probes.base import probe_of
-from benchmarks.suites.suite import Suite, suite
+from benchmarks.suites.suite import Suite, load_suite
 from erase.errors import BadInput
 from erase.model import Shot
 from erase.work import drain
@@ -62,13 +62,13 @@ def data(tmp_path: Path) -> Path:
 
 
 def verdict(data: Path | None, classifiers: Path, **changes: object):  # type: ignore[no-untyped-def]
-    canvas = SMALL.model_copy(update={"probe": str(classifiers), "data": str(data) if data else None, **changes})
-    painter = Painter(canvas)
-    return drain(judge(painter, turned(painter, "Van_Gogh", "Ink_Art"), suite=canvas))
+    suite = SMALL.model_copy(update={"probe": str(classifiers), "data": str(data) if data else None, **changes})
+    painter = Painter(suite)
+    return drain(judge(painter, turned(painter, "Van_Gogh", "Ink_Art"), suite=suite))
 
 
 def test_the_label_orders_are_the_published_heads() -> None:
-    full = suite("unlearncanvas-full")
+    full = load_suite("unlearncanvas-full")
     assert (len(full.styles), len(full.objects)) == (51, 20)
     assert (full.styles[0], full.styles[38], full.styles[50]) == ("Abstractionism", "Seed_Images", "Winter")
     assert (full.objects[0], full.objects[19]) == ("Architectures", "Waterfalls")
@@ -81,7 +81,7 @@ def test_the_label_orders_are_the_published_heads() -> None:
     [("full", 5100, 5100, 70), ("standard", 1100, 1224, 20), ("small", 140, 140, 4)],
 )
 def test_every_tier_draws_what_is_published(tier: str, style: int, thing: int, targets: int) -> None:
-    one = suite(f"unlearncanvas-{tier}")
+    one = load_suite(f"unlearncanvas-{tier}")
     assert (len(one.shots(["Cartoon"])), len(one.shots(["Cats"])), len(one.targeted)) == (style, thing, targets)
     assert len({cell.shot for cell in one.shots(["Cartoon"])}) == style
     assert one.sentence("Cold_Warm", "Architectures") == "A Architectures image in Cold Warm style."
@@ -156,9 +156,9 @@ def test_a_picture_that_is_none_is_a_sentence(data: Path, classifiers: Path) -> 
 
 
 def test_the_classifiers_are_timms_own_networks(classifiers: Path) -> None:
-    canvas = SMALL.model_copy(update={"probe": str(classifiers)})
+    suite = SMALL.model_copy(update={"probe": str(classifiers)})
     pictures = torch.rand(2, 3, 40, 24, generator=torch.Generator().manual_seed(0))
-    seen = probe_of(canvas)(pictures)
+    seen = probe_of(suite)(pictures)
     network = VisionTransformer(img_size=32, patch_size=16, embed_dim=128, depth=2, num_heads=2, num_classes=3).eval()
     network.load_state_dict(torch.load(classifiers / "style50.pth", weights_only=True)["model_state_dict"])
     with torch.no_grad():
@@ -189,25 +189,25 @@ class Trap:
 
 def test_wrong_checkpoints_are_sentences(classifiers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    canvas = SMALL.model_copy(update={"probe": str(classifiers)})
+    suite = SMALL.model_copy(update={"probe": str(classifiers)})
     checkpoint(classifiers / "style50.pth", 4, 0)
     with pytest.raises(BadInput, match="tells 4 styles apart and the suite has 3"):
-        probe_of(canvas)
+        probe_of(suite)
     torch.save({"model_state_dict": Trap()}, classifiers / "style50.pth")
     with pytest.raises(BadInput, match="weights alone"):
-        probe_of(canvas)
+        probe_of(suite)
     assert not (tmp_path / "trapped").exists()
     torch.save({"model_state_dict": {"fc.weight": torch.zeros(2, 2)}}, classifiers / "style50.pth")
     with pytest.raises(BadInput, match="no ViT of timm"):
-        probe_of(canvas)
+        probe_of(suite)
     (classifiers / "style50.pth").write_bytes(b"half")
     with pytest.raises(BadInput, match="weights alone"):
-        probe_of(canvas)
+        probe_of(suite)
     (classifiers / "style50.pth").unlink()
     with pytest.raises(BadInput, match="has no style50.pth"):
-        probe_of(canvas)
+        probe_of(suite)
     with pytest.raises(BadInput, match="--probe DIR"):
-        probe_of(suite("unlearncanvas-small"))
+        probe_of(load_suite("unlearncanvas-small"))
 
 
 def test_a_suites_sampler_is_borrowed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.judging.judge import judge
 from benchmarks.pages.gallery import draw_grid, rows_for
 from benchmarks.pictures.grid import Line, Pair, Verdict, fitted, grid
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.concept import Concept
 from erase.errors import BadInput
 from erase.model import Shot
@@ -21,7 +21,7 @@ from generators.pocket.canvas.words import SYNONYMS
 from tests.benchmarks.doubles import Painter, Reader, turned
 from tests.toys.denoiser import Toy
 
-POCKET = suite("pocket-canvas").model_copy(update={"clip": None})
+POCKET = load_suite("pocket-canvas").model_copy(update={"clip": None})
 # Where the pictures of a grid without a subtitle begin, by the layout's own numbers.
 LEFT, TOP, SIDE, GAP, CAPTION = 28 + 116, 28 + 26 + 10 + 34 + 28, 128, 4, 28
 
@@ -78,7 +78,7 @@ def test_verdicts_make_room_and_show_their_colour(tmp_path: Path) -> None:
 def test_a_target_that_is_still_there_is_marked(tmp_path: Path, strength: float, red: bool) -> None:
     painter = Painter(POCKET)
     edit = turned(painter, "Van_Gogh", "Watercolor")
-    work = draw_grid(painter, edit, tmp_path / "grid.png", canvas=POCKET, reader=Reader(POCKET), strength=strength)
+    work = draw_grid(painter, edit, tmp_path / "grid.png", suite=POCKET, reader=Reader(POCKET), strength=strength)
     page = read(drain(work))
     assert bool(((page[..., 0] > 150) & (page[..., 1] < 60)).any()) == red
 
@@ -161,7 +161,7 @@ def test_the_grid_of_an_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     edit = turned(painter, "Van_Gogh", "Watercolor")
     report = drain(judge(painter, edit, suite=POCKET, reader=reader))
     painter.drawn.clear()
-    work = draw_grid(painter, edit, tmp_path / "grid.png", canvas=POCKET, reader=reader, report=report)
+    work = draw_grid(painter, edit, tmp_path / "grid.png", suite=POCKET, reader=reader, report=report)
     page = read(drain(work))
     half = len(painter.drawn) // 2
     assert painter.drawn[:half] == painter.drawn[half:]

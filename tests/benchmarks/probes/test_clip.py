@@ -11,7 +11,7 @@ from benchmarks.judging.judge import judge
 from benchmarks.judging.predictions import _sure
 from benchmarks.probes.base import Seen, probe_of
 from benchmarks.probes.clip import ELSE
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput
 from erase.work import drain
 from tests.benchmarks.doubles import Painter, turned
@@ -43,7 +43,7 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_its_prompts_are_what_is_drawn(mine: Path) -> None:
-    pets = suite(mine)
+    pets = load_suite(mine)
     prompts = {cell.shot.prompt for cell in pets.shots()}
     assert prompts == {
         "one kitten", "a picture of kitten", "a picture of one puppy", "a picture of one burger",
@@ -58,28 +58,28 @@ def test_its_prompts_are_what_is_drawn(mine: Path) -> None:
 def test_prompts_for_a_label_it_does_not_have_are_refused(mine: Path) -> None:
     mine.write_text(MINE.replace("kitten = [", "kitty = ["), encoding="utf-8")
     with pytest.raises(BadInput, match="kitty"):
-        suite(mine)
+        load_suite(mine)
 
 
 def test_prompts_with_other_braces_are_refused(mine: Path) -> None:
     mine.write_text(MINE.replace('"one {object}"', '"one {thing}"'), encoding="utf-8")
     with pytest.raises(BadInput, match="no other braces"):
-        suite(mine)
+        load_suite(mine)
 
 
 def test_an_unknown_clip_gets_the_nearest_guess(mine: Path) -> None:
     with pytest.raises(BadInput, match="Did you mean 'pocket-clip'"):
-        probe_of(suite(mine, probe="clip:pocket-clap"))
+        probe_of(load_suite(mine, probe="clip:pocket-clap"))
 
 
 def test_pocket_clip_finds_words_that_are_no_labels(mine: Path) -> None:
     """Renders of cats, dogs and towers, looked for as kitten, puppy and steel tower."""
-    canvas = pytest.importorskip("generators.pocket.canvas.draw", reason="drawing pictures needs the `data` extra")
-    reader = probe_of(suite(mine))
+    suite = pytest.importorskip("generators.pocket.canvas.draw", reason="drawing pictures needs the `data` extra")
+    reader = probe_of(load_suite(mine))
     assert reader.objects == ("burger", "kitten", "puppy", "steel tower", ELSE)
     hits = total = 0
     for thing, word in (("Sandwiches", "burger"), ("Cats", "kitten"), ("Towers", "steel tower")):
-        renders = [canvas.picture("Seed_Images", thing, index, held_out=True) for index in range(12)]
+        renders = [suite.picture("Seed_Images", thing, index, held_out=True) for index in range(12)]
         seen = reader(torch.stack([torch.from_numpy(each) for each in renders]).permute(0, 3, 1, 2) / 255)
         hits += int((seen.object_prob.argmax(1) == reader.objects.index(word)).sum())
         total += 12
@@ -90,7 +90,7 @@ def test_a_concept_outside_the_vocabulary_is_judged(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
-    pets = suite(mine)
+    pets = load_suite(mine)
     painter = Painter(pets)
     report = drain(judge(painter, turned(painter, "kitten", "puppy"), suite=pets))
     assert report.scores["UA"].n == 4

@@ -14,7 +14,7 @@ import torch
 from benchmarks.judging.judge import judge
 from benchmarks.probes.base import probe_of
 from benchmarks.probes.nudenet import SETS, NudeProbe, nude_probe
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput
 from erase.work import drain
 from tests.benchmarks.doubles import Painter, turned
@@ -70,13 +70,13 @@ def test_weights_parts_and_threshold_are_who_it_is() -> None:
 
 def test_nudity_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
-    canvas = suite("nudity").model_copy(update={"prompts": {}, "seeds": (188,), "grid_seeds": (188,)})
-    painter = Painter(canvas)
+    suite = load_suite("nudity").model_copy(update={"prompts": {}, "seeds": (188,), "grid_seeds": (188,)})
+    painter = Painter(suite)
     # The painter's second tile stands for nudity, its third for a person.
     bright = lambda pixels: float(pixels[4, 12].mean()) / 255  # noqa: E731
     parts, threshold = SETS["strict"]
-    reader = NudeProbe(lambda p: one(parts[0], bright(p)), parts, threshold, canvas.styles, "nudenet", "3@abc")
-    report = drain(judge(painter, turned(painter, "nudity", "person"), suite=canvas, reader=reader))
+    reader = NudeProbe(lambda p: one(parts[0], bright(p)), parts, threshold, suite.styles, "nudenet", "3@abc")
+    report = drain(judge(painter, turned(painter, "nudity", "person"), suite=suite, reader=reader))
     ua, ira = report.scores["UA"], report.scores["IRA"]
     assert (ua.value, ua.baseline, ira.value, ira.baseline) == (1.0, 0.0, 1.0, 1.0)
     assert report.scores["CRA"].unscored
@@ -95,9 +95,9 @@ def test_nudity_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_it_cannot_be(probe: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nudenet", None)
     with pytest.raises(BadInput, match=says):
-        probe_of(suite("nudity", probe=probe))
+        probe_of(load_suite("nudity", probe=probe))
 
 
 def test_it_sees_no_styles() -> None:
     with pytest.raises(BadInput, match="sees no styles"):
-        nude_probe("nudenet", suite("artists"))
+        nude_probe("nudenet", load_suite("artists"))

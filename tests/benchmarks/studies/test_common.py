@@ -121,10 +121,10 @@ def test_edits_of_the_first_targets_are_attacked_once(tmp_path: Path, monkeypatc
     for place in ("judge", "attack"):
         monkeypatch.setattr(f"benchmarks.{place}.probe_of", lambda *_: Says(lambda number, image: True))
     how, out = build("random", 2), tmp_path / "out"
-    canvas = TINY.model_copy(update={"clip": None})
+    suite = TINY.model_copy(update={"clip": None})
 
     def reports() -> list[Report]:
-        return drain(erase_and_judge(Toy(), canvas, [Round("uce")], TARGETS[1::-1], out, attacks=[how], attacked=1))[
+        return drain(erase_and_judge(Toy(), suite, [Round("uce")], TARGETS[1::-1], out, attacks=[how], attacked=1))[
             "uce"
         ]
 

@@ -11,7 +11,7 @@ from benchmarks.__main__ import main
 from benchmarks.studies import equal_budget
 from benchmarks.studies.common import Round
 from benchmarks.studies.equal_budget import Line, at, compared, gone, kept, measure, table
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from benchmarks.sweeps.strength import Reading
 from erase.errors import BadInput
 from erase.model import Denoiser
@@ -70,8 +70,8 @@ def test_finished_edits_are_not_made_again(toy: Denoiser, tmp_path: Path, monkey
         return read
 
     monkeypatch.setattr(equal_budget, "gauge", gauge)
-    canvas = suite("pocket-canvas")
-    work = (toy, canvas, [Round.read("uce"), Round.read("uce+push=2.0")], canvas.targets(["Cats"]), [0], tmp_path)
+    suite = load_suite("pocket-canvas")
+    work = (toy, suite, [Round.read("uce"), Round.read("uce+push=2.0")], suite.targets(["Cats"]), [0], tmp_path)
     first = drain(measure(*work))
     assert asked == [0.0, *equal_budget.STRENGTHS] * 2
     assert [one.job["knobs"]["push"] for one in first] == [1.0, 2.0]

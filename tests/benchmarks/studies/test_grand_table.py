@@ -17,14 +17,14 @@ from benchmarks.studies import grand_table
 from benchmarks.studies.common import Round
 from benchmarks.studies.grand_table import BEGIN, DOCS, END, KEPT, ROUNDS, beside, finished, markdown, written
 from benchmarks.studies.retrained import Retrained
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from benchmarks.sweeps.leaderboard import Entry, Leaderboard
 from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.work import drain
 from tests.benchmarks.doubles import Painter, Reader, turned
 
-CANVAS = suite(grand_table.SUITE).model_copy(update={"sampler": "own", "clip": None})
+CANVAS = load_suite(grand_table.SUITE).model_copy(update={"sampler": "own", "clip": None})
 
 
 def test_the_documentation_shows_the_committed_table() -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.studies.many_concepts import cells, erase_many, order, summary, table
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput
 from erase.work import drain
 from tests.benchmarks.doubles import TINY, Painter, Reader
 
-CANVAS = suite("pocket-canvas")
+CANVAS = load_suite("pocket-canvas")
 WIPE = '''
 """A method for the painter: erased labels are painted as others, and so are kept ones unless it is careful."""
 from typing import Any, ClassVar
@@ -49,7 +49,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "methods" / "wipe.py").write_text(WIPE)
     monkeypatch.setenv("ERASE_METHODS", str(tmp_path / "methods"))
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("benchmarks.studies.many_concepts.probe", lambda *_: Reader())
+    monkeypatch.setattr("benchmarks.studies.many_concepts.open_probe", lambda *_: Reader())
 
 
 def test_the_order_has_every_label_once_and_both_kinds_from_the_start() -> None:
@@ -122,7 +122,7 @@ def test_the_command_prints_a_table_or_one_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("generators.load", lambda *_, **__: Painter())
-    monkeypatch.setattr("benchmarks.suites.suite.suite", lambda _: TINY)
+    monkeypatch.setattr("benchmarks.suites.suite.load_suite", lambda _: TINY)
     asked = ["many", "--methods", "wipe", "--counts", "1,2", "--images", "2", "--steps", "1"]
     assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["wipe"].keys() == {"1", "2"}

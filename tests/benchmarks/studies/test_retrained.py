@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import generators
-from benchmarks.probes.base import probe
+from benchmarks.probes.base import open_probe
 from benchmarks.studies.common import Round, erase_and_judge
 from benchmarks.studies.retrained import Retrained, round_of
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import Shot
@@ -19,7 +19,7 @@ from erase.work import drain
 from generators.pocket.canvas.data import CELLS, cells_without
 from tests.benchmarks.doubles import Painter, Reader, turned
 
-CANVAS = suite("pocket-canvas-quick").model_copy(update={"sampler": "own", "clip": None})
+CANVAS = load_suite("pocket-canvas-quick").model_copy(update={"sampler": "own", "clip": None})
 UNSEEN = ["Van_Gogh", "Towers"]
 
 
@@ -45,7 +45,7 @@ def test_it_is_judged_as_an_erasure_is(gold: Retrained, tmp_path: Path) -> None:
         assert len(report.rows) == len(CANVAS.shots([target.label]))
     # On the grid of a method the other one is drawn, and its pictures would count against what was kept.
     assert any(cell.object == "Towers" for cell in CANVAS.shots(["Van_Gogh"]))
-    assert Round("uce").canvas(CANVAS, targets[0]) == CANVAS
+    assert Round("uce").suite(CANVAS, targets[0]) == CANVAS
 
 
 def test_what_it_does_not_stand_for_is_refused(gold: Retrained) -> None:
@@ -53,7 +53,7 @@ def test_what_it_does_not_stand_for_is_refused(gold: Retrained) -> None:
     with pytest.raises(BadInput, match="was taught Cats; it stands for forgetting Van_Gogh and Towers"):
         drain(gold.edit(painter, CANVAS, CANVAS.target("Cats")))
     with pytest.raises(BadInput, match="shows Towers among what should be kept"):
-        gold.canvas(suite("pocket-canvas"), CANVAS.target("Van_Gogh"))
+        gold.suite(load_suite("pocket-canvas"), CANVAS.target("Van_Gogh"))
     painter.fingerprint = "another"
     with pytest.raises(BadInput, match="belongs to the bundled pocket-sd, and painter is not that"):
         drain(gold.edit(painter, CANVAS, CANVAS.target("Towers")))
@@ -73,15 +73,15 @@ def test_training_without_labels_leaves_out_every_cell_that_shows_one() -> None:
 
 
 def test_the_bundled_one_never_saw_what_it_says_and_draws_the_rest() -> None:
-    model, bundled, canvas = generators.load("pocket-sd", device="cpu"), Retrained(), suite("pocket-canvas-quick")
+    model, bundled, suite = generators.load("pocket-sd", device="cpu"), Retrained(), load_suite("pocket-canvas-quick")
     assert bundled.whole.about["base"] == model.fingerprint
-    assert {canvas.target(label).kind for label in bundled.unseen} == {"style", "object"}
+    assert {suite.target(label).kind for label in bundled.unseen} == {"style", "object"}
     unet = {name for name, _ in model.network.named_parameters() if name.startswith("unet.")}
     assert set(bundled.whole.deltas) == unet
-    style = next(label for label in bundled.unseen if label in canvas.styles)
-    prompts = [canvas.sentence(each, thing) for each in (style, "Neon_Lines") for thing in ("Cats", "Trees", "Birds")]
-    with bundled.whole.worn(model.network):
+    style = next(label for label in bundled.unseen if label in suite.styles)
+    prompts = [suite.sentence(each, thing) for each in (style, "Neon_Lines") for thing in ("Cats", "Trees", "Birds")]
+    with bundled.whole.applied(model.network):
         images = drain(model.sample([Shot(seed, prompt) for seed, prompt in enumerate(prompts)], steps=12))
-    seen = probe("pocket-judge", "cpu")(images).style_prob.argmax(1).tolist()
-    told = [canvas.styles[each] for each in seen]
+    seen = open_probe("pocket-judge", "cpu")(images).style_prob.argmax(1).tolist()
+    told = [suite.styles[each] for each in seen]
     assert style not in told[:3] and told[3:] == ["Neon_Lines"] * 3

@@ -14,7 +14,7 @@ from benchmarks.judging.predictions import answers
 from benchmarks.studies.common import Round, as_json
 from benchmarks.studies.linear_probe import Found, cells_beside, inside_table, middle, recognised, told_apart
 from benchmarks.studies.sequences import Finer, pair_cells, pairs_table, sequences, sequences_table, shares
-from benchmarks.suites.suite import suite
+from benchmarks.suites.suite import load_suite
 from erase.edit import Edit
 from erase.rng import stream
 from erase.work import drain
@@ -73,8 +73,8 @@ def test_a_sequence_tells_whether_forgotten_stays_forgotten() -> None:
 
 
 def test_a_pair_is_told_from_its_row_and_its_column() -> None:
-    canvas = suite("pocket-canvas-quick").model_copy(update={"sampler": "own"})
-    groups = pair_cells(canvas, "Van_Gogh", "Cats")
+    suite = load_suite("pocket-canvas-quick").model_copy(update={"sampler": "own"})
+    groups = pair_cells(suite, "Van_Gogh", "Cats")
     assert {name: len(cells) for name, cells in groups.items()} == {"UA": 3, "SC": 6, "OC": 6, "UP": 12}
     assert {cell.style for cell in groups["SC"]} == {"Van_Gogh"} and {cell.object for cell in groups["OC"]} == {"Cats"}
     assert {"Dogs", "Bears"} <= {cell.object for cell in groups["SC"]}
@@ -82,12 +82,12 @@ def test_a_pair_is_told_from_its_row_and_its_column() -> None:
         (cell.style, cell.object) != ("Van_Gogh", "Cats") for name in ("SC", "OC", "UP") for cell in groups[name]
     )
     assert all(cell.style != "Van_Gogh" and cell.object != "Cats" for cell in groups["UP"])
-    painter, shots = Painter(canvas), [cell.shot for cells in groups.values() for cell in cells]
+    painter, shots = Painter(suite), [cell.shot for cells in groups.values() for cell in cells]
 
     def seen(edit: Edit | None) -> dict[str, float]:
-        with (edit or Edit({}, {})).worn(painter.network):
-            found = drain(answers(painter, shots, canvas, Reader(canvas)))
-        return {name: share for name, (share, _) in shares(groups, found, Reader(canvas)).items()}
+        with (edit or Edit({}, {})).applied(painter.network):
+            found = drain(answers(painter, shots, suite, Reader(suite)))
+        return {name: share for name, (share, _) in shares(groups, found, Reader(suite)).items()}
 
     assert seen(None) == {"UA": 0.0, "SC": 1.0, "OC": 1.0, "UP": 1.0}
     # Whoever forgets the whole style has forgotten the pair, and its row with it.
@@ -119,7 +119,7 @@ def test_a_stranger_is_not_asked_what_it_still_recognises() -> None:
 
 
 def test_cells_differ_from_their_neighbours_in_the_target_alone() -> None:
-    cells = cells_beside(suite("pocket-canvas-quick"), suite("pocket-canvas-quick").target("Cats"), 20)
+    cells = cells_beside(load_suite("pocket-canvas-quick"), load_suite("pocket-canvas-quick").target("Cats"), 20)
     its, others = cells[:20], cells[20:]
     assert {cell.object for cell in its} == {"Cats"} and {cell.object for cell in others} == {
         "Dogs",
@@ -139,6 +139,6 @@ def test_the_middle_block_hears_the_prompt_until_no_reader_passes_it_on(tmp_path
     asked = [middle(model, z, 900, [word] * 4, batch=3) for word in ("a cat", "a dog", "a cat")]
     assert torch.equal(asked[0], asked[2]) and not torch.allclose(asked[0], asked[1], atol=1e-6)
     silent = Edit({f"{name}.weight": -layer.weight.detach() for name, layer in model.readers().items()}, {})
-    with silent.worn(model.network):
+    with silent.applied(model.network):
         asked = [middle(model, z, 900, [word] * 4) for word in ("a cat", "a dog")]
     assert torch.allclose(asked[0], asked[1], atol=1e-6)

@@ -52,9 +52,9 @@ def test_the_network_is_torchvisions(tmp_path: Path) -> None:
     torch.manual_seed(1)
     features = make_layers(cfgs["E"])
     torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, tmp_path / "whole.pth")
-    image, eyes = torch.rand(1, 3, 40, 32), Vgg(tmp_path / "whole.pth", side=32)
+    image, probe = torch.rand(1, 3, 40, 32), Vgg(tmp_path / "whole.pth", side=32)
     x = normalize(resize(image, [32, 32], antialias=True), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    seen = eyes(image)
+    seen = probe(image)
     for place in range(max(STYLE) + 1):
         x = features[place](x)
         if place in (*STYLE, CONTENT):
@@ -73,15 +73,15 @@ def test_the_losses_by_hand() -> None:
 
 
 def test_whoever_forgot_one_style_is_told_from_whoever_forgot_none(data: Path, weights: Path, tmp_path: Path) -> None:
-    eyes, results = Vgg(weights, side=32), tmp_path / "results"
+    probe, results = Vgg(weights, side=32), tmp_path / "results"
     shutil.copytree(data, results)
     shutil.rmtree(results / "Seed_Images")
-    perfect = drain(transfer(data, results, TINY, "van gogh", eyes))
+    perfect = drain(transfer(data, results, TINY, "van gogh", probe))
     assert {score.value for name, score in perfect.scores.items() if name.startswith("style")} == {0.0}
     shutil.rmtree(results / "Van_Gogh")
     shutil.copytree(data / "Seed_Images", results / "Van_Gogh")  # photographs come back as they were
     (results / "Ink_Art" / "Cats" / "2.png").unlink()
-    report = drain(transfer(data, results, TINY, "van gogh", eyes))
+    report = drain(transfer(data, results, TINY, "van gogh", probe))
     erased, kept = report.scores["style_loss.erased"], report.scores["style_loss.kept"]
     assert erased.value == erased.baseline > 0 and (erased.n, erased.better) == (6, "high")
     assert kept.value == 0 < kept.baseline and (kept.n, kept.better) == (5, "low")

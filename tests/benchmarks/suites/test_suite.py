@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.probes.base import probe_of
-from benchmarks.suites.suite import Target, suite, suite_names
+from benchmarks.suites.suite import Target, load_suite, suite_names
 from erase.errors import BadInput
 from generators.pocket.canvas import words
 from tests.benchmarks.doubles import TINY, write_suite
@@ -15,10 +15,10 @@ from tests.benchmarks.doubles import TINY, write_suite
 
 def test_the_bundled_suites_speak_the_pocket_vocabulary() -> None:
     pocket = ["pocket-canvas", "pocket-canvas-quick", "pocket-canvas-small"]
-    canvas = [f"unlearncanvas-{tier}" for tier in ("full", "small", "standard")]
-    assert suite_names() == ["artists", "imagenette", "nudity", *pocket, *canvas]
+    suite = [f"unlearncanvas-{tier}" for tier in ("full", "small", "standard")]
+    assert suite_names() == ["artists", "imagenette", "nudity", *pocket, *suite]
     for name in pocket:
-        one = suite(name)
+        one = load_suite(name)
         assert (one.styles, one.objects, one.photo) == (words.THEMES, words.OBJECTS, words.PLAIN)
         assert one.sentence("Seed_Images", "Cats") == "A Cats image in Photo style."
         assert one.sentence("Van_Gogh", "Towers") == words.canonical("Van_Gogh", "Towers")
@@ -29,32 +29,32 @@ def test_the_bundled_suites_speak_the_pocket_vocabulary() -> None:
     ("name", "images", "target"), [("artists", 36 * 2 + 6 * 3, "Van Gogh"), ("imagenette", 50, "church")]
 )
 def test_suites_for_real_models_draw_what_they_say(name: str, images: int, target: str) -> None:
-    one = suite(name)
+    one = load_suite(name)
     cells = one.shots([target])
     assert len(cells) == len({cell.shot for cell in cells}) == images
     shows = [cell for cell in cells if target in cell.shot.prompt]
     assert shows == [cell for cell in cells if target in (cell.style, cell.object)]
     with pytest.raises(BadInput, match=f"Suite {name} is read by a CLIP, which is not shipped"):
         probe_of(one)
-    reader = probe_of(suite(name, probe="clip:pocket-clip"))
+    reader = probe_of(load_suite(name, probe="clip:pocket-clip"))
     assert {*one.styles, *one.objects} <= {*reader.styles, *reader.objects}
 
 
 def test_the_nudity_suite_asks_for_it_in_half_its_sentences() -> None:
-    cells = suite("nudity").shots(["nudity"])
+    cells = load_suite("nudity").shots(["nudity"])
     assert len({cell.shot for cell in cells}) == 50
     assert {cell.object for cell in cells if "nude" in cell.shot.prompt or "naked" in cell.shot.prompt} == {"nudity"}
     assert sum(cell.object == "nudity" for cell in cells) == 25
 
 
 def test_label_order_is_the_probes() -> None:
-    one = suite("pocket-canvas")
+    one = load_suite("pocket-canvas")
     assert (one.styles[0], one.styles[10], one.styles[14]) == ("Bricks", "Seed_Images", "Winter")
     assert (one.objects[0], one.objects[19]) == ("Architectures", "Waterfalls")
 
 
 def test_the_whole_grid_and_the_target_rows() -> None:
-    one = suite("pocket-canvas")
+    one = load_suite("pocket-canvas")
     assert len(one.shots()) == 15 * 20
     assert len(one.shots(["Van_Gogh"])) == 15 * 20 + 20 * 4
     assert len(one.shots(["Cats"])) == 15 * 20 + 15 * 4
@@ -65,7 +65,7 @@ def test_the_whole_grid_and_the_target_rows() -> None:
 
 @pytest.mark.parametrize("target", [*words.STYLES, *words.OBJECTS])
 def test_the_small_suite_always_shows_the_target_and_its_neighbours(target: str) -> None:
-    small = suite("pocket-canvas-small")
+    small = load_suite("pocket-canvas-small")
     cells = small.shots([target])
     styles, objects = {cell.style for cell in cells}, {cell.object for cell in cells}
     assert (len(styles), len(objects)) == (6, 10)
@@ -76,7 +76,7 @@ def test_the_small_suite_always_shows_the_target_and_its_neighbours(target: str)
 
 
 def test_a_small_grid_keeps_something_however_many_are_erased() -> None:
-    cells = suite("pocket-canvas-small").shots(["Van Gogh", "Sketch", "Rust", "Winter"])
+    cells = load_suite("pocket-canvas-small").shots(["Van Gogh", "Sketch", "Rust", "Winter"])
     kept = {cell.style for cell in cells} - {"Van_Gogh", "Sketch", "Rust", "Winter"}
     assert len(kept) == 5
     assert "Seed_Images" not in kept
@@ -89,11 +89,11 @@ def test_a_small_grid_spends_its_images_on_styles_before_photos() -> None:
 
 @pytest.mark.parametrize("name", ["Van_Gogh", "van gogh", "VAN-GOGH", " Van  Gogh ", "vincent van gogh"])
 def test_names_are_found_however_they_are_spelled(name: str) -> None:
-    assert suite("pocket-canvas").target(name) == Target("style", "Van_Gogh")
+    assert load_suite("pocket-canvas").target(name) == Target("style", "Van_Gogh")
 
 
 def test_synonyms_and_the_photo_word_mean_their_label() -> None:
-    one = suite("pocket-canvas")
+    one = load_suite("pocket-canvas")
     assert one.target("kitten") == Target("object", "Cats")
     assert one.target("Photo") == Target("style", "Seed_Images")
     assert one.targets(["Cats", "cats", "Dogs"]) == (Target("object", "Cats"), Target("object", "Dogs"))
@@ -101,9 +101,9 @@ def test_synonyms_and_the_photo_word_mean_their_label() -> None:
 
 def test_unknown_names_get_the_nearest_guess() -> None:
     with pytest.raises(BadInput, match="Van_Gogh"):
-        suite("pocket-canvas").target("Van Goth")
+        load_suite("pocket-canvas").target("Van Goth")
     with pytest.raises(BadInput, match="Did you mean 'pocket-canvas-small'"):
-        suite("pocket-canvas-smal")
+        load_suite("pocket-canvas-smal")
 
 
 def test_a_cells_noise_is_its_own_or_its_seeds() -> None:
@@ -122,7 +122,7 @@ def test_a_grammatical_article() -> None:
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:
-    mine = suite(write_suite(tmp_path / "mine.toml", guidance=5.0))
+    mine = load_suite(write_suite(tmp_path / "mine.toml", guidance=5.0))
     assert (mine.name, mine.guidance, mine.steps, len(mine.shots(["Cats"]))) == ("mine", 5.0, None, 6 + 3)
 
 
@@ -139,12 +139,12 @@ def test_a_users_own_file(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput, match=says):
-        suite(write_suite(tmp_path / "wrong.toml", **changes))
+        load_suite(write_suite(tmp_path / "wrong.toml", **changes))
 
 
 def test_no_file_and_no_toml(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no suite file"):
-        suite(tmp_path / "none.toml")
+        load_suite(tmp_path / "none.toml")
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(BadInput, match="not a TOML file"):
-        suite(tmp_path / "broken.toml")
+        load_suite(tmp_path / "broken.toml")

@@ -11,7 +11,7 @@ from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.methods.ablate import Ablation, needs_prior
 from erase.model import Shot
-from erase.training.deltas import Ask, Masters, errors
+from erase.training.deltas import DeltaOptimizer, NoiseTarget, errors
 from erase.training.slices import select
 from erase.work import Step, drain
 from tests.toys.denoiser import Toy
@@ -24,11 +24,11 @@ def test_the_anchor_s_own_words_give_no_gradient(toy: Toy) -> None:
     with torch.no_grad():
         anchor, concept = toy.encode(["painting"] * 2), toy.encode(["Van Gogh"] * 2)
         said = toy.predict_noise(z, t, anchor)
-    masters = Masters(toy.network, select(toy.network, "kv"), lr=1e-3)
+    masters = DeltaOptimizer(toy.network, select(toy.network, "kv"), lr=1e-3)
 
     def gradient(codes: Any) -> float:
         with borrowed(toy.network, train=False), substituted(toy.network, masters.weights()):
-            loss = errors(toy, {"erase": Ask(z, t, codes, said)})["erase"]
+            loss = errors(toy, {"erase": NoiseTarget(z, t, codes, said)})["erase"]
             return max(float(part.abs().max()) for part in masters.gradients(loss).values())
 
     assert gradient(anchor) < 1e-9 < 1e-6 < gradient(concept)
@@ -90,7 +90,7 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
         knobs = {**QUICK, "iterations": 60, "batch": 4, "lr": 1e-2, "retain": retain, "keep_seeds": 8, "slice": "full"}
         edit = drain(Ablation(**knobs).erase(toy, [cats], [kept]))
         [z0] = drain(toy.latents([shot], steps=3, guidance=6.0))
-        with torch.no_grad(), edit.worn(toy.network):
+        with torch.no_grad(), edit.applied(toy.network):
             said = toy.predict_noise(toy.add_noise(z0.repeat(8, 1, 1, 1), noise, t), t, toy.encode(["Dogs"]).repeat(8))
         return float((said - noise).square().mean())
 

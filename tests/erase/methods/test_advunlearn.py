@@ -13,8 +13,8 @@ from erase.concept import Concept
 from erase.errors import BadInput
 from erase.methods.advunlearn import AdvUnlearn
 from erase.prompts.everyday import everyday, without
-from erase.training.deltas import Masters
-from erase.training.prompt_adversary import Drive, place, random_words
+from erase.training.deltas import DeltaOptimizer
+from erase.training.prompt_adversary import PromptOptimizer, place, random_words
 from erase.training.slices import select
 from erase.work import drain
 from tests.toys.compare import same_bits, weights
@@ -80,27 +80,29 @@ def test_two_adam_steps_are_adams_and_gradients_do_not_pile_up() -> None:
         gradient = 2 * sign * (value - pull)
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
         value = value - 0.1 * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
-    free, losses = Drive(2, 0.1).run(start, loss)
+    free, losses = PromptOptimizer(2, 0.1).run(start, loss)
     assert torch.allclose(free[0, 0], value, atol=1e-6) and len(losses) == 2
-    piled, _ = Drive(2, 0.1, accumulate=True).run(start, loss)
+    piled, _ = PromptOptimizer(2, 0.1, accumulate=True).run(start, loss)
     assert not torch.allclose(piled, free, atol=1e-3)
 
 
 def test_one_fast_step_is_the_sign_of_the_gradient_and_is_used() -> None:
     start = torch.tensor([[[1.0, -2.0, 0.5]]])
     slope = torch.tensor([2.0, -0.1, 7.0])
-    free, losses = Drive(30, 0.25, "fast").run(start, lambda _, free: (free * slope).sum(dim=(1, 2)))
+    free, losses = PromptOptimizer(30, 0.25, "fast").run(start, lambda _, free: (free * slope).sum(dim=(1, 2)))
     assert torch.allclose(free - start, -0.25 * slope.sign()) and len(losses) == 1
-    dropped, _ = Drive(30, 0.25, "fast", drop_last=True).run(start, lambda _, free: (free * slope).sum(dim=(1, 2)))
+    dropped, _ = PromptOptimizer(30, 0.25, "fast", drop_last=True).run(
+        start, lambda _, free: (free * slope).sum(dim=(1, 2))
+    )
     assert torch.equal(dropped, start)
 
 
 @pytest.mark.parametrize("update", ["pgd", "adam"])
 def test_with_a_radius_no_coordinate_leaves_its_box(update: Any) -> None:
     start = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(1))
-    free, _ = Drive(20, 0.1, update, radius=0.3).run(start, lambda _, free: (free * 5).sum(dim=(1, 2)))
+    free, _ = PromptOptimizer(20, 0.1, update, radius=0.3).run(start, lambda _, free: (free * 5).sum(dim=(1, 2)))
     assert torch.allclose(free, start - 0.3, atol=1e-5)
-    outside, _ = Drive(20, 0.1, update).run(start, lambda _, free: (free * 5).sum(dim=(1, 2)))
+    outside, _ = PromptOptimizer(20, 0.1, update).run(start, lambda _, free: (free * 5).sum(dim=(1, 2)))
     assert (outside - start).abs().max() > 0.5
 
 
@@ -108,8 +110,8 @@ def test_restarts_do_not_see_each_other() -> None:
     start = torch.randn(3, 1, 4, generator=torch.Generator().manual_seed(1))
     goal = torch.tensor([1.0, 2.0, 3.0, 4.0])
     loss = lambda _, free: ((free - goal) ** 2).sum(dim=(1, 2))  # noqa: E731
-    together, _ = Drive(5, 0.1).run(start, loss)
-    alone = torch.cat([Drive(5, 0.1).run(row[None], loss)[0] for row in start])
+    together, _ = PromptOptimizer(5, 0.1).run(start, loss)
+    alone = torch.cat([PromptOptimizer(5, 0.1).run(row[None], loss)[0] for row in start])
     assert torch.allclose(together, alone, atol=1e-7)
 
 
@@ -125,7 +127,7 @@ def test_the_attack_lowers_its_loss_on_a_fixed_lesson_and_leaves_the_model_alone
         return (toy.predict_noise(z, t, codes) - goal).square().mean()[None]
 
     with borrowed(toy.network, train=False):
-        _, losses = Drive(40, 1e-2).run(random_words(toy, torch.Generator().manual_seed(0), 1, 2), loss)
+        _, losses = PromptOptimizer(40, 1e-2).run(random_words(toy, torch.Generator().manual_seed(0), 1, 2), loss)
     assert losses[-1] < 0.9 * losses[0]
     assert same_bits(before, weights(toy.network))
     assert all(parameter.grad is None for parameter in toy.network.parameters())
@@ -220,7 +222,7 @@ def test_a_wrong_slice_is_a_sentence(toy: Toy, cats: Concept, knobs: dict[str, A
 
 def test_masters_of_text_and_unet_are_worn_together(toy: Toy) -> None:
     names = [*select(toy.network, "text[0]"), *select(toy.network, "kv")]
-    masters = Masters(toy.network, names, 1e-3)
+    masters = DeltaOptimizer(toy.network, names, 1e-3)
     with torch.no_grad():
         for delta in masters.deltas.values():
             delta.add_(0.1)

@@ -16,8 +16,8 @@ from erase.methods.doco import DoCo, clean
 from erase.methods.registry import build
 from erase.rng import stream
 from erase.training import patchgan
-from erase.training.deltas import Masters
-from erase.training.noised_images import Bank, Course, prepare
+from erase.training.deltas import DeltaOptimizer
+from erase.training.noised_images import Course, NoisedImageCache, prepare
 from erase.training.patchgan import Critic
 from erase.training.slices import select
 from erase.work import Step, drain
@@ -51,7 +51,7 @@ class Bench:
     def __init__(self, **knobs: Any) -> None:
         self.method = DoCo(**{**QUICK, **knobs})
         self.toy = Toy()
-        self.masters = Masters(self.toy.network, select(self.toy.network, self.method.slice), self.method.lr)
+        self.masters = DeltaOptimizer(self.toy.network, select(self.toy.network, self.method.slice), self.method.lr)
         self.critic = Critic(self.toy.latent_shape, 2, self.method.critic_lr, stream(0, "critic"), self.toy.device)
         pictures = self.method._pictures(CONCEPTS, [Concept(name="Dogs")], 0)
         taught = {"erase": self.method.iterations}
@@ -230,7 +230,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
 
 def test_lessons_of_both_banks_come_from_the_anchor_s_pictures() -> None:
     bench = Bench()
-    banks: Mapping[str, Bank] = bench.course.banks
+    banks: Mapping[str, NoisedImageCache] = bench.course.banks
     shown = {picture.shot.prompt for picture in banks["erase"].pictures}
     assert shown == {picture.instead for picture in banks["erase"].pictures}
     assert shown < {picture.told for picture in banks["retain"].pictures}

@@ -8,7 +8,7 @@ import torch
 from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.methods.esd import ESD, SLICE, erased
-from erase.training.deltas import Masters, span
+from erase.training.deltas import DeltaOptimizer, span
 from erase.training.slices import select
 from erase.work import drain
 from tests.toys.denoiser import Toy
@@ -33,7 +33,7 @@ def test_no_push_no_gradient(toy: Toy) -> None:
     with torch.no_grad():
         codes, rest = toy.encode(["Van Gogh", "Cats"]), toy.encode(["", ""])
         present, absent = toy.predict_noise(shots_z, t, codes), toy.predict_noise(shots_z, t, rest)
-    masters = Masters(toy.network, select(toy.network, "cross"), lr=1e-5)
+    masters = DeltaOptimizer(toy.network, select(toy.network, "cross"), lr=1e-5)
 
     def gradient(eta: float) -> float:
         with borrowed(toy.network, train=False), substituted(toy.network, masters.weights()):
@@ -86,7 +86,7 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
         with torch.no_grad():
             codes = toy.encode(["Dogs"]).repeat(8)
             before = toy.predict_noise(z, t, codes)
-            with edit.worn(toy.network):
+            with edit.applied(toy.network):
                 return float((toy.predict_noise(z, t, codes) - before).norm())
 
     assert strayed(20.0) < 0.7 * strayed(0.0)
@@ -105,7 +105,7 @@ def test_a_network_left_in_training_mode_is_tuned_in_evaluation_mode(toy: Toy, c
 def test_bf16_networks_do_not_lose_small_updates() -> None:
     toy = Toy(dtype=torch.bfloat16)
     name = next(iter(toy.readers())) + ".weight"
-    masters = Masters(toy.network, [name], lr=1e-6)
+    masters = DeltaOptimizer(toy.network, [name], lr=1e-6)
     for _ in range(100):
         masters.step((masters.deltas[name] * 1.0).sum())
     assert masters.deltas[name].dtype == torch.float32
@@ -139,7 +139,7 @@ def test_span_is_an_orthonormal_basis() -> None:
 
 def test_a_loss_that_is_no_number_stops_the_run(toy: Toy) -> None:
     name = next(iter(toy.readers())) + ".weight"
-    masters = Masters(toy.network, [name], lr=1e-3)
+    masters = DeltaOptimizer(toy.network, [name], lr=1e-3)
     with pytest.raises(FloatingPointError, match="smaller learning rate"):
         masters.step(masters.deltas[name].sum() * float("nan"))
     assert not masters.deltas[name].any()

@@ -7,7 +7,7 @@ import torch
 
 from erase.concept import Concept
 from erase.errors import BadInput
-from erase.gan.distillation import aside, drawn_codes, layered, unlikeness
+from erase.gan.distillation import aside, drawn_codes, layered, multiscale_l1
 from erase.methods.guide import Guide, elsewhere, seeds_in
 from erase.work import drain
 from tests.toys.gan import ToyGan
@@ -31,10 +31,10 @@ def test_the_identity_moves_to_its_target_and_others_stay() -> None:
             return gan.synthesis(layered(gan, w))
 
     target, before, around = drawn(elsewhere(who, pool.mean(0), 0.7 * usual)), drawn(who), drawn(others)
-    with edit.worn(gan.network):
+    with edit.applied(gan.network):
         after, others_after = drawn(who), drawn(others)
-    assert float(unlikeness(after, target)) < 0.6 * float(unlikeness(before, target))
-    assert float(unlikeness(others_after, around)) < 0.6 * float(unlikeness(after, before))
+    assert float(multiscale_l1(after, target)) < 0.6 * float(multiscale_l1(before, target))
+    assert float(multiscale_l1(others_after, around)) < 0.6 * float(multiscale_l1(after, before))
 
 
 def test_an_identity_is_named_by_its_seeds() -> None:

@@ -13,8 +13,8 @@ from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.methods.salun import SalUn, forgetting
 from erase.model import Codes
-from erase.training.deltas import Masters
-from erase.training.noised_images import Course, Lessons, prepare
+from erase.training.deltas import DeltaOptimizer
+from erase.training.noised_images import Course, TrainingBatch, prepare
 from erase.training.slices import select
 from erase.training.surgery import salient
 from erase.work import Step, drain
@@ -67,7 +67,7 @@ def test_the_extreme_shares_are_everything_and_nothing(
 def test_scores_are_the_gradient_of_the_guided_error_over_one_epoch(toy: Toy, gogh: Concept) -> None:
     method = SalUn(**QUICK)
     sums, prepared = ranked(toy, method, gogh), course(toy, method, gogh)
-    masters = Masters(toy.network, select(toy.network, "cross"), 1e-3)
+    masters = DeltaOptimizer(toy.network, select(toy.network, "cross"), 1e-3)
     bank = replace(prepared.banks["erase"], label="saliency")
     expected = {name: torch.zeros_like(delta) for name, delta in masters.deltas.items()}
     seen: list[str] = []
@@ -107,7 +107,7 @@ def test_the_branch_without_a_prompt_is_without_it(toy: Toy, gogh: Concept) -> N
 def test_student_and_teacher_share_the_place_and_the_picture_is_the_concept_s(toy: Toy, gogh: Concept) -> None:
     method = SalUn(**{**QUICK, "lr": 1e-12})
     prepared = course(toy, method, gogh)
-    lessons: Lessons = prepared.banks["erase"].lessons(0, toy)
+    lessons: TrainingBatch = prepared.banks["erase"].lessons(0, toy)
     assert all(picture.shot.prompt == picture.told != picture.instead for picture in lessons.pictures)
     with torch.no_grad():
         student = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))

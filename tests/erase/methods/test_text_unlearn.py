@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from erase.concept import Concept
 from erase.errors import BadInput
-from erase.gan.distillation import drawn_codes, layered, unlikeness
+from erase.gan.distillation import drawn_codes, layered, multiscale_l1
 from erase.gan.mapper import Lesson
 from erase.methods.feature_unlearn import without
 from erase.methods.text_unlearn import Direction, Together, clauses, ridge, taken_back, valley
@@ -93,7 +93,7 @@ def test_features_are_taken_out_only_where_there_is_an_excess() -> None:
 
 def test_unlikeness_is_a_distance() -> None:
     one, other = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
-    assert float(unlikeness(one, one)) == 0 and float(unlikeness(one, other)) == pytest.approx(1)
+    assert float(multiscale_l1(one, one)) == 0 and float(multiscale_l1(one, other)) == pytest.approx(1)
 
 
 def test_images_without_the_clause_show_no_excess(found: tuple[ToyGan, torch.Tensor, torch.Tensor, Direction]) -> None:

@@ -11,7 +11,17 @@ from erase.concept import Concept
 from erase.errors import BadInput
 from erase.prompts.templates import spoken
 from erase.training import noised_images
-from erase.training.noised_images import Bank, Course, Phrases, Picture, drawings, plainly, portray, prepare, spared
+from erase.training.noised_images import (
+    Course,
+    NoisedImageCache,
+    Phrases,
+    Picture,
+    drawings,
+    plainly,
+    portray,
+    prepare,
+    spared,
+)
 from erase.work import drain
 from tests.toys.denoiser import Toy
 
@@ -62,7 +72,7 @@ def test_z_is_the_picture_under_the_noise(toy: Toy, course: Course) -> None:
 
 def test_an_epoch_shows_every_picture_once_and_concepts_take_turns() -> None:
     shown = portray(texts(), 6, 0, anchors=True)
-    bank = Bank("erase", shown, torch.zeros(len(shown), 1), 4, 0)
+    bank = NoisedImageCache("erase", shown, torch.zeros(len(shown), 1), 4, 0)
     counts = Counter(len(group) for group in bank.groups)
     assert counts == {6: 2}
     epochs = [[bank._row(lesson) for lesson in range(epoch * 12, epoch * 12 + 12)] for epoch in range(3)]
@@ -72,7 +82,7 @@ def test_an_epoch_shows_every_picture_once_and_concepts_take_turns() -> None:
 
 
 def test_times_are_uniform_and_spread_over_a_batch(toy: Toy) -> None:
-    bank = Bank("erase", portray(texts(), 4, 0, anchors=True), torch.zeros(8, *toy.latent_shape), 5, 0)
+    bank = NoisedImageCache("erase", portray(texts(), 4, 0, anchors=True), torch.zeros(8, *toy.latent_shape), 5, 0)
     fifths = Counter[int]()
     for step in range(400):
         t = bank.lessons(step, toy).t

@@ -12,14 +12,14 @@ from erase.errors import BadInput
 from erase.model import Codes, Shot
 from erase.prompts.templates import spoken
 from erase.rng import number, stream
-from erase.training.rollouts import Bank, plan, teach
+from erase.training.rollouts import RolloutCache, plan, teach
 from erase.work import drain
 from tests.toys.denoiser import Toy
 
 STEPS = 5
 
 
-def taught(toy: Toy, **knobs: object) -> Bank:
+def taught(toy: Toy, **knobs: object) -> RolloutCache:
     texts = [spoken(Concept(name="Van Gogh", kind="style"), False), spoken(Concept(name="Cats"), ("a photo of {}",))]
     asked = {"seed": 7, "guidance": 3.0, "steps": STEPS, "batch": 2, "dtype": torch.float32, **knobs}
     return drain(teach(toy, plan(texts, 3, every=True), "teach", ("present", "absent", "instead"), **asked))  # type: ignore[arg-type]

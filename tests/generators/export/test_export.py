@@ -75,11 +75,11 @@ def test_stock_diffusers_draws_the_worn_edit_in_a_clean_process(models, family, 
     assert exported.max_difference <= 1e-5
     assert exported.max_latent_difference <= 1e-4
     assert all(torch.equal(old, new) for old, new in zip(before, model.network.parameters(), strict=True))
-    with edit.worn(model.network, 0.5):
-        worn = drain(model.sample(SHOTS, steps=4))
+    with edit.applied(model.network, 0.5):
+        applied = drain(model.sample(SHOTS, steps=4))
     opened = generators.load(tmp_path / "out", device="cpu")
-    assert torch.equal(drain(opened.sample(SHOTS, steps=4)), worn)
-    assert (worn - plain).abs().max() > 0.05  # the edit does something, so the comparison could fail
+    assert torch.equal(drain(opened.sample(SHOTS, steps=4)), applied)
+    assert (applied - plain).abs().max() > 0.05  # the edit does something, so the comparison could fail
     assert exported.bytes == sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert set(exported.files) >= {"model_index.json", "README.md", "proof.json", "unet/config.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -138,9 +138,9 @@ def test_half_precision_and_variant(models, tmp_path, unproven):
     drain(export(models["sd1"], edit, tmp_path / "out", dtype="fp16", variant="fp16", shots=SHOTS[:1]))
     stored = load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.fp16.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    with edit.worn(models["sd1"].network):
-        worn = {name: weight.half() for name, weight in models["sd1"].network.unet.state_dict().items()}
-    assert all(torch.equal(stored[name], worn[name]) for name in worn)
+    with edit.applied(models["sd1"].network):
+        applied = {name: weight.half() for name, weight in models["sd1"].network.unet.state_dict().items()}
+    assert all(torch.equal(stored[name], applied[name]) for name in applied)
     assert "variant='fp16'" in (tmp_path / "out" / "README.md").read_text()
     assert "float16" in (tmp_path / "out" / "README.md").read_text()
 

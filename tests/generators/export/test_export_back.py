@@ -45,7 +45,7 @@ def erased(models: Any) -> Edit:
 
 
 def drawn(model: Any, edit: Edit | None = None, strength: float = 1.0) -> torch.Tensor:
-    with (edit or Edit({}, {})).worn(model.network, strength):
+    with (edit or Edit({}, {})).applied(model.network, strength):
         return drain(model.sample(SHOTS, steps=STEPS))
 
 

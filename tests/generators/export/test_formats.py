@@ -51,7 +51,7 @@ def quick(monkeypatch, models):
 
 
 def drawn(model, edit, strength=1.0):
-    with edit.worn(model.network, strength):
+    with edit.applied(model.network, strength):
         return drain(model.sample(SHOTS, steps=STEPS))
 
 
@@ -156,7 +156,7 @@ def test_a_text_encoder_fits_another_unet(models, tmp_path):
         tmp_path / "base", text_encoder=CLIPTextModel.from_pretrained(tmp_path / "plugin"), local_files_only=True
     )
     prompt = SHOTS[0].prompt
-    with text(models["sd1"]).worn(models["sd1"].network):
+    with text(models["sd1"]).applied(models["sd1"].network):
         codes = models["sd1"].encode([prompt]).tokens
     assert torch.allclose(pipeline.encode_prompt(prompt, "cpu", 1, False)[0], codes, atol=1e-6)
     plain = drain(other.sample(SHOTS, steps=STEPS))

@@ -51,7 +51,7 @@ def test_what_is_written_draws_what_the_worn_edit_draws(name: str, tmp_path: Pat
     assert done.max_difference <= EXACT and done.bytes > 0 and done.proof.effect > 1e-3
     assert all(torch.equal(before[key], value) for key, value in gan.network.state_dict().items())
     again = generators.load(tmp_path / name, device="cpu")
-    with change.worn(gan.network, 0.5):
+    with change.applied(gan.network, 0.5):
         torch.testing.assert_close(drain(again.sample(SHOTS)), drain(gan.sample(SHOTS)), atol=1e-4, rtol=0)
     assert (drain(again.sample(SHOTS)) - drain(gan.sample(SHOTS))).abs().max() > 1e-3
     assert getattr(again, "critic", None) is not None

@@ -77,13 +77,13 @@ def test_the_start_teaches_part_by_part_goes_on_and_is_held_to(tmp_path: Path, m
     assert trained.shape == start_gan.SHAPE and about["taught"]["faces"] == 12 and about["steps"] >= 1
 
 
-def lessons(*, settled: bool = False) -> start_gan.Lessons:
+def lessons(*, settled: bool = False) -> start_gan.TrainingBatch:
     torch.manual_seed(0)
     run = Run(StyleGenerator(start_gan.SHAPE), Critic(start_gan.SHAPE), Recipe(batch=2), 0)
     codes = torch.randn(4, start_gan.SHAPE.z_dim)
     reader = torch.nn.Linear(start_gan.factors(codes).shape[1], start_gan.SHAPE.w_dim)
     pictures = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
-    return start_gan.Lessons(run, reader, pictures, codes, 0.003, lambda *_: None, settled)
+    return start_gan.TrainingBatch(run, reader, pictures, codes, 0.003, lambda *_: None, settled)
 
 
 def test_an_error_of_w_counts_as_much_as_it_changes_the_picture() -> None:

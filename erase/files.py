@@ -1,8 +1,9 @@
-"""Files that are whole when they are there, and sentences when the disk has no room for them."""
+"""Files: atomic writers, checks of free space, digests, strict JSON and locks, each in one place."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -21,12 +22,12 @@ class DiskFull(RuntimeError):
 
 
 @contextlib.contextmanager
-def whole(path: Path, durable: bool = True) -> Iterator[Path]:
+def replace(path: Path, durable: bool = True) -> Iterator[Path]:
     """Lend a temporary path beside `path`; it takes `path`'s name when the block ends well, and vanishes otherwise.
 
     What is not `durable` may be as it was before after a power cut, but never half-written.
     """
-    make(path.parent)
+    make_folder(path.parent)
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield part
@@ -52,7 +53,7 @@ def sweep(folder: Path) -> None:
             path.unlink()
 
 
-def make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder and those above it; BadInput where that cannot be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ def make(folder: Path) -> None:
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
     """Replace `path` by `text` in one move."""
-    with whole(path, durable) as part:
+    with replace(path, durable) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -76,7 +77,7 @@ def dumps(value: Any) -> str:
     return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def room(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise BadInput unless the disk that will hold `folder` has `needed` bytes and a margin free; `what` says why."""
     free = free_bytes(folder)
     if free < needed + MARGIN:
@@ -100,6 +101,17 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
     return f"{int(count)} bytes"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """The SHA-256 of a value as canonical JSON (sorted keys), in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _flush(path: Path) -> None:
