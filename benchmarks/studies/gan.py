@@ -28,7 +28,7 @@ STAGE_ONE = ("yes", "no", "balanced", "sum.", "squares", "adapted")  # what stag
 FORMS = ("EL2", "NL2", "IL2", "extrapolate")
 SHOWN = ("PUL", "FID", "Ret-FID", "gamma_normalised", "LPIPS", "seconds")
 KEPT = Path(__file__).parent / "results" / "gan.json"
-DOCS = Path(__file__).parents[2] / "docs" / "gans.md"
+DOCS = Path(__file__).parents[2] / "docs" / "results" / "gan.md"
 BEGIN, END = "<!-- gan table -->", "<!-- end of gan table -->"
 
 

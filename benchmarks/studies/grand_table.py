@@ -37,7 +37,7 @@ ROUNDS: Mapping[Round, int] = {
     )
 } | {Retrained(): FEW}  # fmt: skip
 KEPT = Path(__file__).parent / "results" / "grand.json"
-DOCS = Path(__file__).parents[2] / "docs" / "benchmark.md"
+DOCS = Path(__file__).parents[2] / "docs" / "results" / "benchmark.md"
 BEGIN, END = "<!-- grand table -->", "<!-- end of grand table -->"
 KINDS = ("style", "object")
 BEFORE, AFTER = (f"{name} {name_of(ATTACK)}" for name in ("pre_ASR", "ASR"))

@@ -56,9 +56,26 @@ def test_the_lines_of_python(
     assert (tmp_path / "erased" / "model_index.json").is_file()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES])
 def test_links_between_documents_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
-    assert "://" not in text
+    links = re.findall(r"\]\((?!http)([^)]+)\)", text)
+    for target in links:
+        page, _, heading = target.partition("#")
+        file = (ROOT / document).parent / page if page else ROOT / document
+        assert file.exists(), target
+        assert not heading or heading in _anchors(file), target
+
+
+def _anchors(file: Path) -> set[str]:
+    """What a heading of a page is called in links to it."""
+    heads = re.findall(r"(?m)^#+ (.+)$", file.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_readers_of_the_index_find_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs/index.md").read_text(encoding="utf-8")))
+    assert {page.removeprefix("docs/") for page in PAGES} - {"index.md"} <= linked

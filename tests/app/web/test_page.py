@@ -335,7 +335,7 @@ def test_the_first_page_is_there_in_three_seconds(opened: Callable[..., Any]) ->
 def test_the_names_for_programs_are_the_documented_ones(served: Served) -> None:
     described = json.load(urllib.request.urlopen(f"{served.url}/gradio_api/info", timeout=600))
     names = {name.removeprefix("/") for name in described["named_endpoints"]}
-    documented = set(re.findall(r"^\| `(\w+)", (Path(__file__).parents[3] / "docs/studio.md").read_text(), re.M))
+    documented = set(re.findall(r"^\| `(\w+)", (Path(__file__).parents[3] / "docs/guide/web.md").read_text(), re.M))
     assert names == documented
     client = importlib.import_module("gradio_client").Client(served.url, verbose=False)
     served.ask("hold", "")
