@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from erase.methods.registry import build as build
     from erase.methods.registry import method_names as method_names
     from erase.model import Shot as Shot
+    from erase.request import Request as Request
+    from erase.request import run_method as run_method
     from erase.work import Step as Step
     from erase.work import drain as drain
 
@@ -20,13 +22,15 @@ _HOME = {
     "BadInput": "errors",
     "Concept": "concept",
     "Edit": "edit",
+    "Request": "request",
     "Shot": "model",
     "Step": "work",
     "build": "methods.registry",
     "drain": "work",
     "method_names": "methods.registry",
+    "run_method": "request",
 }
-__all__ = ["BadInput", "Concept", "Edit", "Shot", "Step", "build", "drain", "method_names"]
+__all__ = ["BadInput", "Concept", "Edit", "Request", "Shot", "Step", "build", "drain", "method_names", "run_method"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
 from erase.concept import Concept
-from erase.model import BadInput, Generator
+from erase.model import BadInput
+
+if TYPE_CHECKING:
+    from erase.request import Request
 
 
-def agreed(concepts: Sequence[Concept], keep: Sequence[Concept]) -> None:
+About = Mapping[str, Any]
+
+
+def check_request(concepts: Sequence[Concept], keep: Sequence[Concept]) -> None:
     """Raises BadInput for a request that contradicts itself: nothing to erase, erased twice, erased and kept."""
     if not concepts:
         raise BadInput("Nothing to erase: name at least one concept.")
@@ -48,18 +54,16 @@ def name_of(method: BaseModel) -> str:
     return type(method).__module__.rpartition(".")[2].replace("_", "-")
 
 
-def provenance(
-    method: BaseModel, model: Generator, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int
-) -> dict[str, Any]:
+def provenance(method: BaseModel, request: Request) -> dict[str, Any]:
     """The part of `Edit.about` that all methods share."""
     return {
         "method": name_of(method),
         "knobs": method.model_dump(mode="json"),
-        "concepts": [concept.model_dump(mode="json") for concept in concepts],
-        "keep": [concept.model_dump(mode="json") for concept in keep],
-        "seed": seed,
-        "base": model.fingerprint,
-        "model": model.name,
+        "concepts": [concept.model_dump(mode="json") for concept in request.concepts],
+        "keep": [concept.model_dump(mode="json") for concept in request.keep],
+        "seed": request.seed,
+        "base": request.model.fingerprint,
+        "model": request.model.name,
         "versions": versions(),
     }
 
@@ -67,3 +71,30 @@ def provenance(
 def job_mark(about: dict[str, Any]) -> Tensor:
     """A digest of a job [32 bytes] that is stored in its state, so that another job's state is not taken for it."""
     return torch.tensor(list(hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()), dtype=torch.uint8)
+
+
+def erasures(about: About) -> list[tuple[float, About]]:
+    """The single erasures an edit consists of, each with the strength it enters with."""
+    if "parents" not in about:
+        return [(1.0, about)]
+    return [
+        (float(parent["strength"]) * strength, erasure)
+        for parent in about["parents"]
+        for strength, erasure in erasures(parent["about"])
+    ]
+
+
+def common_value(about: About, key: str) -> str | None:
+    """What all erasures say about `key`, all of it if they disagree, None if they are silent."""
+    values = {str(erasure[key]) for _, erasure in erasures(about) if erasure.get(key)}
+    return ", ".join(sorted(values)) or None
+
+
+def erased_names(about: About) -> list[str]:
+    """The names of the concepts that are gone."""
+    return [name for _, erasure in erasures(about) for name in concept_names(erasure, "concepts")]
+
+
+def concept_names(erasure: About, key: str) -> list[str]:
+    """The names of one erasure's `concepts` or `keep`."""
+    return [str(each["name"]) if isinstance(each, Mapping) else str(each) for each in erasure.get(key, ())]

@@ -21,6 +21,7 @@ from erase.errors import BadInput
 from erase.files import DiskFull, free_bytes, require_space, size
 from erase.methods.registry import build
 from erase.model import Generator
+from erase.request import Request, run_method
 from erase.work import Step, Work
 
 SAVE_EVERY = 30.0  # seconds between snapshots: the most work that a power cut can cost
@@ -72,8 +73,10 @@ def erase_in(
         for sentence in damaged:
             warn(sentence)
         keeper = _Keeper(run, checkpoint, save_every)
-        work = method.erase(
-            model, job.concepts, job.keep, seed=job.seed, state=None if checkpoint is None else checkpoint.tensors
+        work = run_method(
+            method,
+            Request(model, job.concepts, job.keep, seed=job.seed),
+            state=None if checkpoint is None else checkpoint.tensors,
         )
         if previews is not None:
             work = previewed(work, model, job.concepts, job.keep, previews)

@@ -21,7 +21,7 @@ from erase.errors import BadInput, match
 from erase.files import size
 from erase.methods.registry import build, method_names
 from erase.model import Generator
-from erase.provenance import agreed
+from erase.provenance import check_request
 
 
 def erase(args: argparse.Namespace) -> Answer:
@@ -88,7 +88,7 @@ def read_job(args: argparse.Namespace, base: str, parents: Sequence[Edit] = ()) 
     built = build(method, args.preset, given_knobs(args))
     erased = concepts(base, args.concept, args.kind, args.anchor)
     keep = concepts(base, args.keep, None)
-    agreed(erased, keep)
+    check_request(erased, keep)
     return Job(
         model=base,
         dtype=args.dtype,

@@ -24,6 +24,7 @@ from benchmarks.suites.suite import Suite, load_suite
 from erase.concept import Concept
 from erase.methods.registry import build
 from erase.model import Denoiser, Shot
+from erase.request import Request, run_method
 from erase.work import Step, Work
 
 SUITE, BATCH = "pocket-canvas-quick", 32
@@ -36,7 +37,9 @@ def speed_judge(model: Denoiser, plan: Plan, suite_name: str = SUITE) -> Work[Sp
     reference = suite.model_copy(update={"sampler": "ddim", "steps": PUBLISHED_STEPS})
     probe, _ = tools(suite, str(model.device))
     target = suite.target(plan.concept)
-    edit = yield from build("uce").erase(model, [Concept(name=plan.concept, kind=target.kind)], seed=plan.seed)
+    edit = yield from run_method(
+        build("uce"), Request(model, [Concept(name=plan.concept, kind=target.kind)], seed=plan.seed)
+    )
     cells = suite.shots([target.label])
     yield from one_by_one(model, [cells[0].shot], suite, probe)  # what a first call sets up is charged to neither side
     ours, published = _Way(), _Way()

@@ -25,6 +25,7 @@ from erase.edit import Edit
 from erase.methods.registry import build
 from erase.model import Denoiser, Shot
 from erase.prompts.everyday import everyday
+from erase.request import Request, run_method
 from erase.rng import number
 from erase.work import Step, Work, map_steps
 
@@ -85,7 +86,7 @@ def speed_esd(model: Denoiser, plan: Plan) -> Work[Speed]:
     knobs = {"variant": "x", "iterations": plan.steps, "lr": plan.lr}
     method = build("esd", "quick", knobs)
     _first_call(model)
-    ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed))
+    ours = yield from _measured(model, run_method(method, Request(model, [concept], seed=plan.seed)))
     theirs = yield from _measured(
         model, published_esd(model, concept, iterations=plan.steps, lr=plan.lr, seed=plan.seed)
     )
@@ -124,7 +125,7 @@ def speed_advunlearn(model: Denoiser, plan: Plan) -> Work[Speed]:
     method = build("advunlearn", None, knobs)
     _first_call(model)
     marks: list[tuple[str, float, int]] = []
-    ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed), marks)
+    ours = yield from _measured(model, run_method(method, Request(model, [concept], seed=plan.seed)), marks)
     theirs = yield from _measured(
         model, published_advunlearn(model, concept, retained, iterations=plan.outer, lr=plan.lr, seed=plan.seed)
     )
@@ -173,7 +174,7 @@ def speed_doco(model: Denoiser, plan: Plan) -> Work[Speed]:
     knobs = {"iterations": plan.steps + 1, "warmup": 1, "lr": plan.lr, "seeds": 16, "steps": few, "templates": False}
     method = build("doco", None, knobs)
     _first_call(model)
-    ours = yield from _measured(model, method.erase(model, [concept], seed=plan.seed))
+    ours = yield from _measured(model, run_method(method, Request(model, [concept], seed=plan.seed)))
     theirs = yield from _measured(
         model, published_doco(model, concept, iterations=plan.steps, lr=plan.lr, steps=few, seed=plan.seed)
     )

@@ -22,6 +22,7 @@ from erase.edit import Edit
 from erase.errors import BadInput, match
 from erase.methods.registry import build, method, method_names
 from erase.model import Generator
+from erase.request import Request, run_method
 from erase.work import Step, Work
 
 
@@ -77,7 +78,7 @@ class Round:
         """The erasure of a target; every other label of the suite is kept where that was asked for."""
         eraser = build(self.method, self.preset_for(target), self.knobs)
         keep = kept_beside(suite, [target]) if self.keep_others else []
-        return (yield from eraser.erase(model, [concept(suite, target)], keep, seed=self.seed))
+        return (yield from run_method(eraser, Request(model, [concept(suite, target)], keep, seed=self.seed)))
 
     def job(self, target: Target, suite: Suite, model: Generator) -> dict[str, Any]:
         """Everything that decides one report, resolved, as JSON values."""

@@ -26,6 +26,7 @@ from erase.concept import Concept
 from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.model import Shot
+from erase.request import Request, run_method
 from erase.work import Step, Work
 from generators.stylegan2.adapter import StyleGan
 from generators.stylegan2.discriminator import Critic
@@ -184,7 +185,7 @@ def forget_digits(
     rows = []
     for name in names:
         method = build("adapt-unlearn", None, {**KNOBS, **(knobs or {})})
-        edit, cost = yield from metered(method.erase(gan, [Concept(name=str(name))], seed=seed))
+        edit, cost = yield from metered(run_method(method, Request(gan, [Concept(name=str(name))], seed=seed)))
         with edit.applied(gan.network):
             last, now, after = look()
         share, bare = pul(shown == name, now == name), real[labels != name]

@@ -16,6 +16,7 @@ from erase.concept import Concept, Kind
 from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.model import Shot
+from erase.request import Request, run_method
 from erase.work import Work
 from generators import load
 from generators.export.export import export
@@ -124,7 +125,7 @@ def _of(model: Any, erasure: Erasure, seed: int) -> Work[Part]:
     """One erasure in all its variations, written into a folder that is removed again."""
     concept = erasure.concept
     method = build(erasure.method, concept.kind if erasure.method == "uce" else None, erasure.knobs)
-    edit = yield from method.erase(model, [concept], seed=seed)  # type: ignore[attr-defined]
+    edit = yield from run_method(method, Request(model, [concept], seed=seed))  # type: ignore[attr-defined]
     shots = [Shot(seed + number, concept.phrases[0]) for number in range(2)]
     rows: dict[str, Row] = {}
     whys = {name: refusal(name, edit, Asked()) for name in FORMS}

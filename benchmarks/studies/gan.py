@@ -22,6 +22,7 @@ from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.model import Gan
 from erase.provenance import job_mark, provenance
+from erase.request import Request, run_method
 from erase.work import Step, Work, map_steps
 
 STAGE_ONE = ("yes", "no", "balanced", "sum.", "squares", "adapted")  # what stage 2 needs of Adapt-then-Unlearn's first
@@ -102,7 +103,7 @@ def _erased(model: Gan, case: Case, seed: int, adapted: dict[tuple[str, int], di
     form = getattr(method, "form", "")
     if form in FORMS and key in adapted:
         state = adapted[key] | {"job": job_mark(provenance(method, model, concepts, keep, seed))}  # type: ignore[arg-type]
-    work = method.erase(model, concepts, keep, seed=seed, state=state)
+    work = run_method(method, Request(model, concepts, keep, seed=seed), state=state)
 
     def keep_stage_one(step: Step) -> Step:
         if form in FORMS and key not in adapted and step.stage == "unlearn" and step.state is not None:

@@ -20,6 +20,7 @@ from benchmarks.suites.suite import Cell, Suite, Target
 from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.model import Denoiser
+from erase.request import Request, run_method
 from erase.rng import stream
 from erase.work import Work
 
@@ -92,8 +93,11 @@ def erase_many(
         sheet = suite.model_copy(update={"grid_seeds": tuple({cell.seed for cell in drawn})})
         before, _ = yield from remembered(model, shots, suite, probe)
         for name, knobs in methods.items():
-            work = build(name, None, knobs).erase(
-                model, [concept(suite, one) for one in erased], [concept(suite, one) for one in kept], seed=seed
+            work = run_method(
+                build(name, None, knobs),
+                Request(
+                    model, [concept(suite, one) for one in erased], [concept(suite, one) for one in kept], seed=seed
+                ),
             )
             edit, cost = yield from metered(work, model.device)
             with edit.applied(model.network):

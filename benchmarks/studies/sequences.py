@@ -22,6 +22,7 @@ from erase.concept import Concept
 from erase.edit import Edit
 from erase.methods.registry import build
 from erase.model import Generator
+from erase.request import Request, run_method
 from erase.work import Work
 
 PAIRS = (
@@ -72,9 +73,9 @@ def _erased(
     keep = kept_beside(suite, ever)
     eraser = build(round_.method, round_.preset_for(now[0]), round_.knobs)
     if applied is None:
-        return (yield from eraser.erase(model, concepts, keep, seed=round_.seed))
+        return (yield from run_method(eraser, Request(model, concepts, keep, seed=round_.seed)))
     with applied.applied(model.network):
-        return (yield from eraser.erase(model, concepts, keep, seed=round_.seed))
+        return (yield from run_method(eraser, Request(model, concepts, keep, seed=round_.seed)))
 
 
 def _after(
@@ -121,7 +122,7 @@ def erase_pairs(
                 for name in ("SC", "OC") for c in groups[name]]  # fmt: skip
         for round_ in rounds:
             eraser = build(round_.method, round_.preset, round_.knobs)
-            edit = yield from eraser.erase(model, [both], keep, seed=round_.seed)
+            edit = yield from run_method(eraser, Request(model, [both], keep, seed=round_.seed))
             with edit.applied(model.network):
                 after = yield from answers(model, shots, suite, probe)
             lines.append(Finer(round_.label, style, thing, shares(groups, after, probe), shares(groups, before, probe)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from erase.concept import Concept
-from erase.model import Denoiser, Rows
+from erase.model import Rows
 from erase.prompts.templates import Templates, chosen
+from erase.request import Request
 from erase.work import Step, Work
 
 POOLED = "The pooled text vector is a second way into this model; a closed form does not reach it."
@@ -33,16 +33,9 @@ class Gathered:
         return {"pushed": len(self.present), "kept": len(self.kept), "resting": len(self.resting)}
 
 
-def gather(
-    model: Denoiser,
-    concepts: Sequence[Concept],
-    keep: Sequence[Concept],
-    *,
-    rows: Rows,
-    kept_rows: Rows,
-    templates: Templates,
-) -> Work[Gathered]:
+def gather(request: Request, *, rows: Rows, kept_rows: Rows, templates: Templates) -> Work[Gathered]:
     """Everything a closed form reads of a model, one Step per concept; words alone, nothing is drawn."""
+    model, concepts, keep = request.model, request.concepts, request.keep
     pushed, kept = [], []
     with torch.no_grad():
         resting, pooled = model.resting_codes(), model.encode([""]).pooled is not None

@@ -12,7 +12,7 @@ published, of an anchor that shares words with its concept or clothes a nude one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -20,12 +20,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from erase.concept import Concept
-from erase.edit import Edit
 from erase.errors import plain
 from erase.model import Denoiser
 from erase.prompts.templates import SCENES, Templates, spoken
+from erase.request import Request
 from erase.training.deltas import DeltaOptimizer, FreezeCodes, NoiseTarget, held, regress, tune
-from erase.training.loop import forwards, trained
+from erase.training.loop import forwards
 from erase.training.noised_images import Course, Picture, drawings, plainly, portray, prepare, spared, word
 from erase.training.slices import select
 from erase.work import Work, with_state
@@ -85,22 +85,9 @@ class Ablation(BaseModel, frozen=True, extra="forbid"):
     retain: float = Field(1.0, ge=0, le=100, description="weight of lessons on kept concepts and on anchors at risk")
     keep_seeds: int = Field(4, ge=1, le=1024, description="pictures per kept concept")
 
-    def erase(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Draws, teaches, then tunes; each Step's state resumes the run to the same bits."""
-        train = partial(self._train, model, concepts, keep, seed)
-        return (yield from trained(self, model, concepts, keep, seed, state, train))
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """U-Net sample-forwards of a whole run, for samplers that call it once per step."""
-        pictures = self._pictures(concepts, keep, 0)
+        pictures = self._pictures(request)
         drawn = len(drawings(pictures))
         lessons = self.iterations * self.batch
         asked = lessons if self.target == "model" else 0
@@ -111,22 +98,18 @@ class Ablation(BaseModel, frozen=True, extra="forbid"):
             **forwards(drawn * self.steps * 2 + taught, learnt + tuned, self.iterations, learnt),
         }
 
-    def _pictures(self, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int) -> dict[str, list[Picture]]:
+    def _pictures(self, request: Request) -> dict[str, list[Picture]]:
+        concepts, keep, seed = request.concepts, request.keep, request.seed
         anchors = portray([spoken(concept, self.templates) for concept in concepts], self.seeds, seed, anchors=True)
         near = [picture for picture in anchors if needs_prior(concepts[picture.group])]
         others = spared([spoken(concept, self.templates) for concept in keep], self.keep_seeds, seed, len(concepts))
         return {"erase": anchors, "retain": [*plainly(near), *others] if self.retain else []}
 
-    def _train(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept],
-        seed: int,
-        state: Mapping[str, Tensor],
-    ) -> Work[dict[str, Tensor]]:
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Draws, teaches, then tunes; each Step's state resumes the run to the same bits."""
+        model, seed = request.model, request.seed
         written = self.target == "model" and self.teacher == "base"
-        pictures = self._pictures(concepts, keep, seed)
+        pictures = self._pictures(request)
         course = yield from prepare(model, self, pictures, {"erase": self.iterations} if written else {}, seed, state)
         masters = DeltaOptimizer(model.network, select(model.network, self.slice), self.lr, held(model, self.confine))
         one = partial(self._one, model, masters, course)

@@ -35,10 +35,10 @@ from erase.edit import Edit
 from erase.gan.adversarial import GanTrainer, critic_of, generator_loss
 from erase.gan.feedback import Marks, balanced, marked, pictures
 from erase.model import Gan
+from erase.request import Request
 from erase.rng import stream
 from erase.training.deltas import tune
-from erase.training.loop import trained
-from erase.work import Step, Work, with_state
+from erase.work import Step, Work, map_steps, with_state
 
 Weights = Mapping[str, Tensor]
 FISHER_BATCH = 8
@@ -99,33 +99,22 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
     r1: float = Field(0.1, ge=0, le=1e12, description="strength of the critic's gradient penalty")
     path: float = Field(2.0, ge=0, le=1e12, description="strength of path length")
 
-    def erase(
-        self,
-        model: Gan,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Looks, adapts K times, unlearns; each Step's state resumes the job to the same bits."""
-        edit = yield from trained(
-            self, model, concepts, keep, seed, state, partial(self._train, model, concepts, keep, seed)
-        )
-        by = (self.marks and "marks") or model.scorer(concepts[0]).name
-        share = 1.0 if self.form == "extrapolate" else (yield from self._share(model, concepts, edit, seed))
-        deltas = {name: share * delta for name, delta in edit.deltas.items()}
-        return Edit(deltas, {**edit.about, "steered_by": by, "worn": share})
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """Steps of each network; memory does not grow with the adapted models."""
         adapted = 0 if self.form == "ewc" else self.models * self.adapt_steps
         unlearning = 0 if self.form == "extrapolate" else self.steps
         return {"adapt_steps": adapted, "unlearn_steps": unlearning, "gradient_steps": 2 * (adapted + unlearning)}
 
-    def _train(
-        self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
-    ) -> Work[dict[str, Tensor]]:
+    def finish(self, request: Request, edit: Edit) -> Work[Edit]:
+        """The share of the edit that erases: all of it, or the least after which the scorer finds nearly nothing."""
+        by = (self.marks and "marks") or request.model.scorer(request.concepts[0]).name
+        share = 1.0 if self.form == "extrapolate" else (yield from self._share(request, edit))
+        deltas = {name: share * delta for name, delta in edit.deltas.items()}
+        return Edit(deltas, {**edit.about, "steered_by": by, "worn": share})
+
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Looks, adapts K times, unlearns; each Step's state resumes the job to the same bits."""
+        model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         critic_of(model)
         marks = yield from marked(
             model, concepts, self.marks, yes=self.marked, no=self.positives, seed=seed, state=state
@@ -165,11 +154,12 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         yield from with_state(_named(work, "unlearn"), {"scale": scale})
         return {name: delta.detach().cpu() for name, delta in duel.average.items()}
 
-    def _share(self, model: Gan, concepts: Sequence[Concept], edit: Edit, seed: int) -> Work[float]:
+    def _share(self, request: Request, edit: Edit) -> Work[float]:
         """How much of stage 2's way is worn, by the scorer's word on images that no stage has seen."""
         if self.worn or self.marks:
             return self.worn or 1.0
-        fresh = yield from marked(model, concepts, "", yes=self.marked, no=1, seed=seed + 1, state={})
+        model, concepts = request.model, request.concepts
+        fresh = yield from marked(model, concepts, "", yes=self.marked, no=1, seed=request.seed + 1, state={})
         for number, share in enumerate(SHARES, 1):
             left = _showing(model, concepts, fresh.yes, edit, share)
             yield Step("wear", number, len(SHARES))
@@ -298,11 +288,7 @@ def _elastic(name: str) -> bool:
 
 def _named(work: Work[None], stage: str) -> Work[None]:
     """The same job under another stage's name."""
-    try:
-        for step in work:
-            yield replace(step, stage=stage)
-    finally:
-        work.close()
+    return map_steps(work, lambda step: replace(step, stage=stage))
 
 
 def _nothing() -> Work[dict[str, Tensor]]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -29,9 +28,10 @@ from erase.methods.esd import erased
 from erase.model import BadInput, Codes, Denoiser
 from erase.prompts.everyday import everyday, without
 from erase.prompts.templates import Templates, encode_all, spoken
+from erase.request import Request
 from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer, NoiseTarget, errors, tune
-from erase.training.loop import forwards, trained
+from erase.training.loop import forwards
 from erase.training.prompt_adversary import Placed, PromptOptimizer, place, random_words
 from erase.training.rollouts import Rollout, RolloutCache, TrainingBatch, remembered, teach
 from erase.training.slices import select
@@ -121,23 +121,9 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         "gradients never cleared, the last attack step dropped, latents cleaner than their label",
     )
 
-    def erase(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Teaches, then trains against the adversary; each Step's state resumes the run to the same bits."""
-        train = partial(self._train, model, concepts, keep, seed)
-        edit = yield from trained(self, model, concepts, keep, seed, state, train)
-        return Edit(edit.deltas, {**edit.about, "retained": self._retained(concepts, keep), "limits": LIMITS})
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """U-Net sample-forwards of a whole run: a prediction for one latent counts one, a guided call two."""
-        taught, kept = self._rollouts(concepts), self._kept_rollouts(concepts, keep)
+        taught, kept = self._rollouts(request.concepts), self._kept_rollouts(request.concepts, request.keep)
         attacks = -(-max(self.iterations - self.warmup, 0) // self.refresh)
         updates = self.iterations * (self.batch + (self.keep_batch if kept else 0))
         each = self.restarts + (2 if self.faithful else 0)  # per lesson; faithful asks the teacher again, both halves
@@ -151,6 +137,12 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
             "attack_forwards": asked,
             **forwards(filled, asked + updates, self.iterations, updates),
         }
+
+    def finish(self, request: Request, edit: Edit) -> Work[Edit]:
+        """The edit with the prompts that were retained and the limits of its robustness."""
+        yield from ()
+        retained = self._retained(request.concepts, request.keep)
+        return Edit(edit.deltas, {**edit.about, "retained": retained, "limits": LIMITS})
 
     def _texts(self, concepts: Sequence[Concept]) -> list[tuple[str, str]]:
         """Every text to erase beside its anchor's, one text of each concept after another."""
@@ -175,14 +167,9 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
         prompts = self._retained(concepts, keep)
         return [Rollout(row, prompt) for row, prompt in enumerate(prompts) for _ in range(self.keep_seeds)]
 
-    def _train(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept],
-        seed: int,
-        state: Mapping[str, Tensor],
-    ) -> Work[dict[str, Tensor]]:
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Teaches, then trains against the adversary; each Step's state resumes the run to the same bits."""
+        model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         asked = {"seed": seed, "guidance": self.guidance, "steps": self.steps, "state": state}
         base = "instead" if self.target == "anchor" else "absent"
         texts = self._texts(concepts)

@@ -14,7 +14,7 @@ clean latent and steers. Ours: `match`, `confine`, kept concepts, one map of D p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -23,13 +23,12 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from erase.borrow import substituted
-from erase.concept import Concept
-from erase.edit import Edit
 from erase.model import BadInput, Denoiser
 from erase.prompts.templates import SCENES, Templates, spoken
+from erase.request import Request
 from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer, FreezeCodes, NoiseTarget, errors, held, tune
-from erase.training.loop import forwards, trained
+from erase.training.loop import forwards
 from erase.training.noised_images import Course, Picture, TrainingBatch, drawings, plainly, portray, prepare, spared
 from erase.training.patchgan import Critic
 from erase.training.slices import select
@@ -111,41 +110,24 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
             raise BadInput(f"of {info.data['iterations']} iterations it leaves none for erasing; give fewer")
         return warmup
 
-    def erase(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Draws, teaches, then tunes; each Step's state resumes the run to the same bits."""
-        train = partial(self._train, model, concepts, keep, seed)
-        return (yield from trained(self, model, concepts, keep, seed, state, train))
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """U-Net sample-forwards of a whole run, for samplers that call it once per step."""
-        drawn, lessons = len(drawings(self._pictures(concepts, keep, 0))), self.iterations * self.batch
+        drawn, lessons = len(drawings(self._pictures(request))), self.iterations * self.batch
         learnt = (self.iterations - self.warmup) * self.batch * (1 if self.surgery == "off" else 2)
         tuned = learnt + self.warmup * self.batch
         return {"pictures": drawn, **forwards(drawn * self.steps * 2 + lessons, tuned, self.iterations, learnt)}
 
-    def _pictures(self, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int) -> dict[str, list[Picture]]:
+    def _pictures(self, request: Request) -> dict[str, list[Picture]]:
+        concepts, keep, seed = request.concepts, request.keep, request.seed
         anchors = portray([spoken(concept, self.templates) for concept in concepts], self.seeds, seed, anchors=True)
         others = spared([spoken(concept, self.templates) for concept in keep], self.keep_seeds, seed, len(concepts))
         return {"erase": anchors, "retain": [] if self.surgery == "off" else [*plainly(anchors), *others]}
 
-    def _train(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept],
-        seed: int,
-        state: Mapping[str, Tensor],
-    ) -> Work[dict[str, Tensor]]:
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Draws, teaches, then tunes; each Step's state resumes the run to the same bits."""
+        model, concepts, seed = request.model, request.concepts, request.seed
         critic = Critic(model.latent_shape, len(concepts), self.critic_lr, stream(seed, "critic"), model.device)
-        pictures = self._pictures(concepts, keep, seed)
+        pictures = self._pictures(request)
         course = yield from prepare(model, self, pictures, {"erase": self.iterations}, seed, state)
         names = select(model.network, self.slice)
         masters = DeltaOptimizer(model.network, names, self.lr, held(model, self.confine), self.optimiser)

@@ -21,12 +21,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from erase.concept import Concept
-from erase.edit import Edit
 from erase.model import Codes, Denoiser
 from erase.prompts.templates import Templates, encode_all, spoken
+from erase.request import Request
 from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer, FreezeCodes, NoiseTarget, held, regress, tune
-from erase.training.loop import forwards, trained
+from erase.training.loop import forwards
 from erase.training.rollouts import Rollout, RolloutCache, plan, remembered, teach
 from erase.training.slices import select
 from erase.work import Work, with_state
@@ -77,22 +77,9 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
     retain: float = Field(1.0, ge=0, le=100, description="weight of lessons on the kept concepts; 0 is the paper's ESD")
     keep_seeds: int = Field(1, ge=1, le=1024, description="rollouts taught per kept concept")
 
-    def erase(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Teaches, then tunes; each Step's state resumes the run to the same bits."""
-        train = partial(self._train, model, concepts, keep, seed)
-        return (yield from trained(self, model, concepts, keep, seed, state, train))
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """U-Net sample-forwards of a whole run: a prediction for one latent counts one, a guided call two."""
-        rollouts, kept = len(self._rollouts(concepts)), len(self._kept_rollouts(keep))
+        rollouts, kept = len(self._rollouts(request.concepts)), len(self._kept_rollouts(request.keep))
         taught = self.steps * (rollouts * (3 if self.target == "anchor" else 2) + 2 * kept)
         samples = self.iterations * self.batch * (2 if kept else 1)
         return {
@@ -109,14 +96,9 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
         texts = [spoken(concept, self.templates) for concept in keep]
         return plan(texts, self.keep_seeds, every=False) if self.retain else []
 
-    def _train(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept],
-        seed: int,
-        state: Mapping[str, Tensor],
-    ) -> Work[dict[str, Tensor]]:
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Teaches, then tunes; each Step's state resumes the run to the same bits."""
+        model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         asked = {"seed": seed, "guidance": self.guidance, "steps": self.steps, "state": state}
         base = "instead" if self.target == "anchor" else "absent"
         banks = {"teach": (yield from teach(model, self._rollouts(concepts), "teach", ("present", base), **asked))}

@@ -11,7 +11,7 @@ is kept has a direction of its own (by the model's scorer), and e is taken at ri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,14 +20,13 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from erase.concept import Concept
 from erase.edit import Edit
 from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, multiscale_l1, students, teaching
 from erase.gan.feedback import marked
 from erase.model import Gan
+from erase.request import Request
 from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer, tune
-from erase.training.loop import trained
 from erase.work import Work, with_state
 
 
@@ -51,29 +50,19 @@ class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
     further: float = Field(0.0, ge=-5, le=5, description="how far below the usual the concept's share is brought (in "
                            "standard deviations of images without it)")  # fmt: skip
 
-    def erase(
-        self,
-        model: Gan,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Looks, then tunes; each Step's state resumes the job to the same bits."""
-        edit = yield from trained(
-            self, model, concepts, keep, seed, state, partial(self._train, model, concepts, keep, seed)
-        )
-        by = "marks" if self.marks else model.scorer(concepts[0]).name
-        return Edit(edit.deltas, {**edit.about, "steered_by": by})
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """Images of the frozen generator and of the student."""
         return {"teacher_images": 2 * self.marked + self.steps * self.batch, "gradient_steps": self.steps}
 
-    def _train(
-        self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
-    ) -> Work[dict[str, Tensor]]:
+    def finish(self, request: Request, edit: Edit) -> Work[Edit]:
+        """The edit with the name of whatever said which images show the concept."""
+        yield from ()
+        by = "marks" if self.marks else request.model.scorer(request.concepts[0]).name
+        return Edit(edit.deltas, {**edit.about, "steered_by": by})
+
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Looks, then tunes; each Step's state resumes the job to the same bits."""
+        model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         seen = yield from marked(model, concepts, self.marks, yes=self.marked, no=self.marked, seed=seed, state=state)
         present, absent = (drawn_codes(model, seeds.tolist()) for seeds in (seen.yes, seen.no))
         others = [model.contrast(concept) for concept in keep]

@@ -25,9 +25,9 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.gan.distillation import Part, drawn_codes, layered, learning, multiscale_l1, students, teaching
 from erase.model import Gan
+from erase.request import Request
 from erase.rng import number, stream
 from erase.training.deltas import DeltaOptimizer, tune
-from erase.training.loop import trained
 from erase.work import Work
 
 _SEEDS = re.compile(r"(?:seeds? )?(\d+(?:[, ]+\d+)*)", re.IGNORECASE)
@@ -56,32 +56,22 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
     batch: int = Field(16, ge=4, le=1024, description="images per step: half of the identity, half of others")
     hold: float = Field(4.0, ge=0, le=100, description="weight of everybody else staying as they are")
 
-    def erase(
-        self,
-        model: Gan,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Tunes; each Step's state resumes the job to the same bits."""
-        edit = yield from trained(
-            self, model, concepts, keep, seed, state, partial(self._train, model, concepts, keep, seed)
-        )
-        return Edit(edit.deltas, {**edit.about, "seeds": self._who(concepts)})
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """Images of the frozen generator and of the student."""
         return {"teacher_images": self.steps * self.batch, "gradient_steps": self.steps}
+
+    def finish(self, request: Request, edit: Edit) -> Work[Edit]:
+        """The edit with the seeds of the erased persons."""
+        yield from ()
+        return Edit(edit.deltas, {**edit.about, "seeds": self._who(request.concepts)})
 
     def _who(self, concepts: Sequence[Concept]) -> list[int]:
         named = [text for concept in concepts for text in concept.phrases]
         return [seed for text in self.seeds or named for seed in seeds_in(text)]
 
-    def _train(
-        self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
-    ) -> Work[dict[str, Tensor]]:
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Tunes; each Step's state resumes the job to the same bits."""
+        model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         first = number(seed, "average") >> 34
         w = drawn_codes(model, range(first, first + AVERAGED))
         kept = [w[:0], *(self._kept(model, concept) for concept in keep)]

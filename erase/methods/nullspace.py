@@ -23,9 +23,9 @@ from erase.closed_form.gather import POOLED, Gathered, gather
 from erase.closed_form.subspace import Rule, centres, free_share, gram, held_change, outside, unused
 from erase.concept import Concept
 from erase.edit import Edit
-from erase.model import BadInput, Denoiser, Rows, require
+from erase.model import BadInput, Denoiser, Rows
 from erase.prompts.templates import Templates
-from erase.provenance import agreed, provenance
+from erase.request import Request
 from erase.work import Step, Work
 
 NEARLY_KEPT = 0.05  # of a concept's codes free to change, less than this: what is kept nearly contains it
@@ -73,31 +73,20 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
     )
     filter: bool = Field(False, description="hold only those kept codes that an unheld edit would move most")
 
-    def erase(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """One solve for all concepts; `seed` and `state` are not needed, for nothing is drawn and it takes seconds."""
-        require(model, Denoiser, "nullspace")
-        agreed(concepts, keep)
-        codes = yield from gather(
-            model, concepts, keep, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates
-        )
+    def solve(self, request: Request) -> Work[Edit]:
+        """One solve for all concepts; nothing is drawn, so the seed has no part in it."""
+        codes = yield from gather(request, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates)
         B, Q = self.free(codes)
-        shares = self._erasable(codes, B, Q, concepts)
+        shares = self._erasable(codes, B, Q, request.concepts)
         C = codes.present
         A = codes.absent if self.target == "anchor" else C - C @ Q @ Q.T
         change = held_change(C, A, Q, self.beta)
         yield Step("solve", 1, 1)
-        readers = {name: layer for name, layer in model.readers().items() if self.readers == "kv" or name[-1] == "v"}
+        readers = {
+            name: layer for name, layer in request.model.readers().items() if self.readers == "kv" or name[-1] == "v"
+        }
         deltas = yield from fold(readers, change)
-        about = provenance(self, model, concepts, keep, seed)
-        about |= {"rows": codes.counts, "free_directions": Q.shape[1], "erasability": shares}
+        about: dict[str, Any] = {"rows": codes.counts, "free_directions": Q.shape[1], "erasability": shares}
         if notes := [*_warnings(shares), *([POOLED] if codes.pooled else [])]:
             about["note"] = " ".join(notes)
         return Edit(deltas, about)

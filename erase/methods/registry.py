@@ -1,7 +1,7 @@
 """The methods: every file here, and in the folders named by ERASE_METHODS, is one.
 
-A file is a method if it defines one frozen pydantic model with `paper`, `needs`, `presets` and `erase`; its name is the
-file's, with `-` for `_`. Names are read from the file system alone, so listing them does not wait for torch.
+A file is a method if it defines one frozen pydantic model with `paper`, `needs`, `presets` and `learn` or `solve`. Its
+name is the file's, with `-` for `_`. Names are read from the file system, so listing them does not wait for torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
@@ -22,35 +22,24 @@ from erase.errors import BadInput, match
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
-    from torch import Tensor
 
-    from erase.concept import Concept
-    from erase.edit import Edit
-    from erase.work import Work
 
 T = TypeVar("T")
 
+WAYS = ("learn", "solve", "erase")  # how a method works; erase is that of version 0.1
 FOLDERS = "ERASE_METHODS"  # environment variable: folders with further methods, separated as in PATH
 
 
 class Method(Protocol):
-    """What a method file defines; its fields are its knobs."""
+    """What a method file defines; its fields are its knobs.
+
+    A trained method has `learn(request, state) -> Work[dict[str, Tensor]]`, the deltas by parameter name, and
+    `cost(request)`; a closed form has `solve(request) -> Work[Edit]`. `finish(request, edit) -> Work[Edit]` may follow.
+    """
 
     paper: ClassVar[str]
     needs: ClassVar[type]
     presets: ClassVar[dict[str, dict[str, Any]]]
-
-    def erase(
-        self,
-        model: Any,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Erases all the concepts at once, sparing the kept ones; the network is left as it was."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -103,8 +92,8 @@ def _load(name: str, file: Path) -> type[Method]:
     found = [thing for thing in vars(module).values() if _is_method(thing, module.__name__)]
     if len(found) != 1:
         raise BadInput(
-            f"{file} should define one method, a frozen pydantic model with paper, needs, presets and erase(); "
-            f"it defines {len(found)}."
+            f"{file} should define one method: a frozen pydantic model with paper, needs, presets and learn() or "
+            f"solve(). It defines {len(found)}."
         )
     return found[0]
 
@@ -114,7 +103,8 @@ def _is_method(thing: Any, module: str) -> bool:
         isinstance(thing, type)
         and thing.__module__ == module
         and bool(getattr(thing, "model_config", {}).get("frozen"))
-        and all(hasattr(thing, part) for part in ("paper", "needs", "presets", "erase"))
+        and all(hasattr(thing, part) for part in ("paper", "needs", "presets"))
+        and any(hasattr(thing, part) for part in WAYS)
     )
 
 
@@ -128,6 +118,9 @@ def _module(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BadInput(f"The method file {file} cannot be read as Python.")
+    from erase.legacy import serve_old_names
+
+    serve_old_names()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

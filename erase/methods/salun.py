@@ -25,12 +25,11 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from erase.borrow import substituted
-from erase.concept import Concept
-from erase.edit import Edit
 from erase.model import Codes, Denoiser
 from erase.prompts.templates import SCENES, Templates, spoken
+from erase.request import Request
 from erase.training.deltas import DeltaOptimizer, NoiseTarget, regress, tune
-from erase.training.loop import forwards, trained
+from erase.training.loop import forwards
 from erase.training.noised_images import (
     Course,
     Phrases,
@@ -103,22 +102,9 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         "base", description="who says what the anchor is: the unedited model, or the student of the moment"
     )
 
-    def erase(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Draws, teaches, ranks the weights, then tunes; each Step's state resumes the run to the same bits."""
-        train = partial(self._train, model, concepts, keep, seed)
-        return (yield from trained(self, model, concepts, keep, seed, state, train))
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """U-Net sample-forwards of a whole run, for samplers that call it once per step."""
-        pictures = self._pictures(concepts, keep, 0)
+        pictures = self._pictures(request)
         drawn, epoch = len(drawings(pictures)), self._epoch(pictures)
         lessons = self.epochs * epoch * self.batch
         taught, tuned = (lessons, 0) if self.teacher == "base" else (0, lessons)
@@ -126,7 +112,8 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         taught += drawn * self.steps * 2 + 2 * epoch * self.batch
         return {"pictures": drawn, **forwards(taught, learnt + tuned, self.epochs * epoch, learnt)}
 
-    def _pictures(self, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int) -> dict[str, list[Picture]]:
+    def _pictures(self, request: Request) -> dict[str, list[Picture]]:
+        concepts, keep, seed = request.concepts, request.keep, request.seed
         texts = [spoken(concept, self.templates) for concept in concepts]
         anchors = plainly(portray(texts, self.seeds, seed, anchors=True))
         others = spared([spoken(concept, self.templates) for concept in keep], self.keep_seeds, seed, len(concepts))
@@ -138,15 +125,10 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
     def _epoch(self, pictures: Mapping[str, Sequence[Picture]]) -> int:
         return math.ceil(len(pictures["erase"]) / self.batch)
 
-    def _train(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept],
-        seed: int,
-        state: Mapping[str, Tensor],
-    ) -> Work[dict[str, Tensor]]:
-        pictures = self._pictures(concepts, keep, seed)
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Draws, teaches, ranks the weights, then tunes; each Step's state resumes the run to the same bits."""
+        model, seed = request.model, request.seed
+        pictures = self._pictures(request)
         epoch = self._epoch(pictures)
         taught = {"erase": self.epochs * epoch} if self.teacher == "base" else {}
         course = yield from prepare(model, self, pictures, taught, seed, state)

@@ -31,9 +31,9 @@ from erase.edit import Edit
 from erase.gan.distillation import Part, aside, drawn_codes, layered, learning, multiscale_l1, students, teaching
 from erase.gan.mapper import Lesson, Mapper
 from erase.model import BadInput, Encoder, Gan
+from erase.request import Request
 from erase.rng import number, stream
 from erase.training.deltas import DeltaOptimizer, tune
-from erase.training.loop import trained
 from erase.work import Step, Work, with_state
 
 # How far a code is taken back, in units of its excess over the usual, until CLIP no longer sees the concept.
@@ -84,29 +84,19 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     enough: float = Field(0.1, ge=0, le=1, description="share of the concept at which an image counts as cleared (τ)")
     agreement: float = Field(0.2, ge=-1, le=1, description="least agreement of pairs on one direction, or it refuses")
 
-    def erase(
-        self,
-        model: Gan,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """Scores a pool, finds the directions, tunes; each Step's state resumes the job to the same bits."""
-        edit = yield from trained(
-            self, model, concepts, keep, seed, state, partial(self._train, model, concepts, keep, seed)
-        )
-        return Edit(edit.deltas, {**edit.about, "steered_by": " + ".join(self.encoder)})
-
-    def cost(self, concepts: Sequence[Concept], keep: Sequence[Concept] = ()) -> dict[str, float]:
+    def cost(self, request: Request) -> dict[str, float]:
         """Images of the frozen generator and of the student."""
         mapped = self.mapper_steps if self.editor == "mapper" else 0
         return {"teacher_images": self.pool + self.steps * self.batch * 4 / 3, "gradient_steps": self.steps + mapped}
 
-    def _train(
-        self, model: Gan, concepts: Sequence[Concept], keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]
-    ) -> Work[dict[str, Tensor]]:
+    def finish(self, request: Request, edit: Edit) -> Work[Edit]:
+        """The edit with the names of the CLIPs that steered it."""
+        yield from ()
+        return Edit(edit.deltas, {**edit.about, "steered_by": " + ".join(self.encoder)})
+
+    def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
+        """Scores a pool, finds the directions, tunes; each Step's state resumes the job to the same bits."""
+        model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         eye = Together([model.encoder(name) for name in self.encoder])
         said = [clause for concept in concepts for clause in clauses(concept)]
         kept = [clause for concept in keep for clause in clauses(concept)]

@@ -14,7 +14,6 @@ few sentences as well: a text encoder spreads a word over what comes after it. Î
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,11 +22,10 @@ from torch import Tensor
 
 from erase.closed_form.fold import fold
 from erase.closed_form.gather import POOLED, gather
-from erase.concept import Concept
 from erase.edit import Edit
-from erase.model import Denoiser, Rows, require
+from erase.model import Denoiser, Rows
 from erase.prompts.templates import Templates
-from erase.provenance import agreed, provenance
+from erase.request import Request
 from erase.work import Step, Work
 
 FULL_HOLD = 10  # a list of more rows than this shares the hold of this many, so that its length does not matter
@@ -69,28 +67,15 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
     )
     rest: bool = Field(True, description="hold the start code and the empty prompt, which every image reads")
 
-    def erase(
-        self,
-        model: Denoiser,
-        concepts: Sequence[Concept],
-        keep: Sequence[Concept] = (),
-        *,
-        seed: int = 0,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> Work[Edit]:
-        """One solve for all concepts; `seed` and `state` are not needed, for nothing is drawn and it takes seconds."""
-        require(model, Denoiser, "uce")
-        agreed(concepts, keep)
-        codes = yield from gather(
-            model, concepts, keep, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates
-        )
+    def solve(self, request: Request) -> Work[Edit]:
+        """One solve for all concepts; nothing is drawn, so the seed has no part in it."""
+        codes = yield from gather(request, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates)
         held = [codes.kept, codes.resting if self.rest else codes.resting[:0]]
         h = torch.cat([hold_weights(self.hold, len(rows)) for rows in held])
         delta = change(codes.present, codes.absent, torch.cat(held), e=self.push, h=h, damping=self.damping)
         yield Step("solve", 1, 1)
-        deltas = yield from fold(model.readers(), delta)
-        about = provenance(self, model, concepts, keep, seed)
-        about["rows"] = codes.counts | {"resting": len(held[1])}
+        deltas = yield from fold(request.model.readers(), delta)
+        about: dict[str, Any] = {"rows": codes.counts | {"resting": len(held[1])}}
         if codes.pooled:
             about["note"] = POOLED
         return Edit(deltas, about)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from erase import ledger
+from erase import provenance
 from erase.edit import Edit, canonical
 from erase.errors import BadInput
 from erase.low_rank import product
@@ -68,7 +68,7 @@ def read(path: Path) -> Edit:
 
 def base(edit: Edit, path: Path) -> str:
     """The model an edit file was made for, as it was named then; BadInput where the file does not say."""
-    found = ledger.common(edit.about, "model")
+    found = provenance.common_value(edit.about, "model")
     if found is None:
         raise BadInput(f"{path} does not say which model it was made for; apply it with the Python API, Edit.applied.")
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from erase import ledger
+from erase import provenance
 
 STATEMENT = (
     "Erasing a concept is not a security boundary. The concept may be recovered by learned embeddings, image guidance, "
@@ -42,8 +42,8 @@ def card(
 ) -> str:
     """README.md with front matter, from `Edit.about`, the JSON of `judge` and of attacks by name, the base's licence,
     and how the export is loaded."""
-    erasures, names = ledger.erasures(about), ledger.erased(about)
-    model = ledger.common(about, "model")
+    erasures, names = provenance.erasures(about), provenance.erased_names(about)
+    model, base = provenance.common_value(about, "model"), provenance.common_value(about, "base")
     known = PurePath(model).name if model else None  # a local model's folder is nobody's business
     front = {
         "license": licence or "unknown",
@@ -59,7 +59,7 @@ def card(
         "\n\n".join(_erasure(strength, erasure) for strength, erasure in erasures)
         if names
         else "No concept was erased.",
-        f"**Base.** {known or 'unknown'}; sha256 of its weights `{ledger.common(about, 'base') or 'unknown'}`.",
+        f"**Base.** {known or 'unknown'}; sha256 of its weights `{base or 'unknown'}`.",
         f"**Licence.** {licence or UNKNOWN}. It is the base model's, and its use restrictions follow the weights.",
         f"> {STATEMENT}",
         _scores(report["scores"], "Scores", report) if report and report.get("scores") else NO_SCORES,
@@ -72,7 +72,7 @@ def card(
 
 def spoken(about: Mapping[str, Any]) -> str:
     """A prompt that asks for what was erased; empty where nothing was."""
-    names = ledger.erased(about)
+    names = provenance.erased_names(about)
     return names[0].replace('"', "'") if names else ""
 
 
@@ -124,7 +124,7 @@ def _erasure(strength: float, about: Mapping[str, Any]) -> str:
         for concept in about.get("concepts", ())
         if isinstance(concept, Mapping) and concept.get("anchor") is not None
     ]
-    erased, kept = ledger.names(about, "concepts"), ledger.names(about, "keep")
+    erased, kept = provenance.concept_names(about, "concepts"), provenance.concept_names(about, "keep")
     versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
     entering = f", entering at strength {strength:g}" if strength != 1 else ""
     lines = [

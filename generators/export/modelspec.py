@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from erase import ledger
+from erase import provenance
 from erase.edit import Edit
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def header(model: StableDiffusion, tensors: Mapping[str, Tensor], edit: Edit, *, adapter: str | None) -> dict[str, str]:
     """The modelspec block of a file with these tensors; `adapter` is "lora" for one."""
     side = "x".join(str(size * model.image_scale) for size in reversed(model.latent_shape[1:]))
-    gone = ", ".join(ledger.erased(edit.about)) or "nothing"
+    gone = ", ".join(provenance.erased_names(edit.about)) or "nothing"
     found = {
         "sai_model_spec": "1.0.1",
         "architecture": architecture(model) + (f"/{adapter}" if adapter else ""),
         # Adapters follow kohya's implementation, whole models the original one.
         "implementation": "https://github.com/kohya-ss/sd-scripts" if adapter else ORIGINAL[model.family == "xl"],
         "title": f"{PurePath(model.name).name} without {gone}",
-        "description": f"Erased: {gone}, with {ledger.common(edit.about, 'method') or 'no method'}.",
+        "description": f"Erased: {gone}, with {provenance.common_value(edit.about, 'method') or 'no method'}.",
         "date": datetime.date.today().isoformat(),
         "resolution": side,
         "prediction_type": "v" if predicts_v(model) else "epsilon",

@@ -17,6 +17,7 @@ from erase.errors import BadInput
 from erase.methods.registry import Method, build, method_names
 from erase.methods.registry import method as method_named
 from erase.model import Gan, Shot
+from erase.request import Request, run_method
 from erase.work import Step, Work, drain
 from tests.toys.compare import same_bits, weights
 from tests.toys.gan import ToyGan
@@ -52,7 +53,7 @@ def gan() -> ToyGan:
 
 
 def run(method: Method, gan: ToyGan, seed: int = 0, state: dict[str, Tensor] | None = None) -> Work[Edit]:
-    return method.erase(gan, CONCEPTS, KEEP, seed=seed, state=state)
+    return run_method(method, Request(gan, CONCEPTS, KEEP, seed=seed), state=state)
 
 
 def circumstances(gan: ToyGan) -> list[object]:
@@ -152,9 +153,9 @@ def test_what_it_needs_is_said_before_any_work(method: Method) -> None:
         name = "a-diffusion-model"
 
     with pytest.raises(BadInput, match=r"needs a GAN, and a-diffusion-model is not one"):
-        drain(method.erase(Other(), CONCEPTS))
+        drain(run_method(method, Request(Other(), CONCEPTS)))
     with pytest.raises(BadInput, match="Nothing to erase"):
-        drain(method.erase(ToyGan(), []))
+        drain(run_method(method, Request(ToyGan(), [])))
     name = type(method).__module__.rpartition(".")[2].replace("_", "-")
     if name in NEED_CRITIC:
         work = run(method, ToyGan(critic=False))

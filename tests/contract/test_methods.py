@@ -20,6 +20,7 @@ from erase.errors import BadInput
 from erase.methods.registry import Method, build, method_names
 from erase.methods.registry import method as method_named
 from erase.model import Denoiser, Gan
+from erase.request import Request, run_method
 from erase.training.slices import select
 from erase.work import Step, Work, drain
 from tests.toys.compare import same_bits, weights
@@ -97,7 +98,7 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 
 def run(method: Method, model: Denoiser, seed: int = 0, state: dict[str, Tensor] | None = None) -> Work[Edit]:
-    return method.erase(model, CONCEPTS, KEEP, seed=seed, state=state)
+    return run_method(method, Request(model, CONCEPTS, KEEP, seed=seed), state=state)
 
 
 def circumstances(model: Denoiser) -> list[object]:
@@ -251,7 +252,7 @@ def test_contradictions_are_refused(
 ) -> None:
     make: Callable[[list[dict[str, Any]]], list[Concept]] = lambda given: [Concept(**fields) for fields in given]  # noqa: E731
     with pytest.raises(BadInput, match=sentence):
-        drain(method.erase(toy, make(concepts), make(keep)))
+        drain(run_method(method, Request(toy, make(concepts), make(keep))))
 
 
 def test_a_model_of_another_family_is_refused(method: Method) -> None:
@@ -259,4 +260,4 @@ def test_a_model_of_another_family_is_refused(method: Method) -> None:
         name = "a-gan"
 
     with pytest.raises(BadInput, match=r"needs a diffusion model, and a-gan is not one"):
-        drain(method.erase(Other(), CONCEPTS))
+        drain(run_method(method, Request(Other(), CONCEPTS)))

@@ -11,6 +11,7 @@ from erase.concept import Concept
 from erase.errors import BadInput
 from erase.methods import registry
 from erase.methods.registry import build, knobs, method, method_names
+from erase.request import Request, run_method
 from erase.work import drain
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import Toy
@@ -33,7 +34,7 @@ def test_the_example_is_picked_up_and_is_short(folder: Path, toy: Toy, cats: Con
     (folder / "_helper.py").write_text("raise RuntimeError('not a method')")
     assert "forget" in method_names() and "forget" in registry.methods()
     before = weights(toy.network)
-    edit = drain(build("Forget", "half", {"amount": "0.75"}).erase(toy, [cats]))
+    edit = drain(run_method(build("Forget", "half", {"amount": "0.75"}), Request(toy, [cats])))
     assert edit.about["method"] == "forget" and edit.about["knobs"] == {"amount": 0.75}
     code = toy.contrast(cats).present.detach()
     with edit.applied(toy.network, 1 / 0.75):
@@ -51,9 +52,9 @@ def test_underscores_are_dashes_and_names_are_forgiving(folder: Path) -> None:
     ("name", "text", "sentence"),
     [
         ("uce.py", EXAMPLE.read_text(), "Two files define the method 'uce'"),
-        ("blank.py", "x = 1", "it defines 0"),
+        ("blank.py", "x = 1", "t defines 0"),
         ("broken.py", "import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
-        ("melting.py", EXAMPLE.read_text().replace("frozen=True, ", ""), "it defines 0"),
+        ("melting.py", EXAMPLE.read_text().replace("frozen=True, ", ""), "t defines 0"),
     ],
 )
 def test_a_file_that_is_no_method_is_named(folder: Path, name: str, text: str, sentence: str) -> None:

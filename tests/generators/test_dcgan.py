@@ -15,6 +15,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.model import Generator, Shot, require
+from erase.request import Request, run_method
 from erase.work import drain
 from generators import dcgan, load
 from generators.export.export import export
@@ -66,7 +67,9 @@ def test_a_persons_clicks_erase_from_it_and_leave_it_as_it_was(file: Path, tmp_p
     gan, clicks = opened(file), tmp_path / "clicks.json"
     clicks.write_text(json.dumps({"yes": [*range(10)], "no": [*range(10, 30)]}))
     before = {name: value.clone() for name, value in gan.network.state_dict().items()}
-    edit = drain(build("feature-unlearn", None, {"marks": str(clicks), "steps": 2}).erase(gan, [CONCEPT], seed=1))
+    edit = drain(
+        run_method(build("feature-unlearn", None, {"marks": str(clicks), "steps": 2}), Request(gan, [CONCEPT], seed=1))
+    )
     assert all(torch.equal(value, gan.network.state_dict()[name]) for name, value in before.items())
     assert set(edit.deltas) == {name for name, _ in gan.network.named_parameters()}
     plain = drain(gan.sample([Shot(0)]))
@@ -77,9 +80,14 @@ def test_a_persons_clicks_erase_from_it_and_leave_it_as_it_was(file: Path, tmp_p
 def test_what_it_lacks_is_said(file: Path, tmp_path: Path) -> None:
     gan = opened(file)
     with pytest.raises(BadInput, match="without a discriminator"):
-        drain(build("adapt-unlearn", None, {}).erase(gan, [CONCEPT], seed=0))
+        drain(run_method(build("adapt-unlearn", None, {}), Request(gan, [CONCEPT], seed=0)))
     with pytest.raises(BadInput, match="no readers"):
-        drain(build("guide", None, {"part": "readers"}).erase(gan, [Concept(name="seed 1", kind="identity")], seed=0))
+        drain(
+            run_method(
+                build("guide", None, {"part": "readers"}),
+                Request(gan, [Concept(name="seed 1", kind="identity")], seed=0),
+            )
+        )
     with pytest.raises(BadInput, match="read codes"):
         require(gan, Generator, "uce")  # type: ignore[arg-type]  # a cached_property for a property
     with pytest.raises(BadInput, match="mark some of its seeds"):

@@ -13,6 +13,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.methods.registry import build, method, method_names
 from erase.model import Gan
+from erase.request import Request, run_method
 from erase.work import Step, drain
 from generators.loading import load
 from tests.golden.golden import Brittle, check, digest
@@ -71,7 +72,7 @@ def erased(
 ) -> tuple[Edit, list[Step]]:
     """What a method makes of a model, and the Steps it took; the one place that knows how a method is called."""
     steps: list[Step] = []
-    return drain(build(name, None, knobs).erase(model, concepts, keep, seed=seed), steps.append), steps
+    return drain(run_method(build(name, None, knobs), Request(model, concepts, keep, seed=seed)), steps.append), steps
 
 
 def told(name: str, knobs: dict[str, Any], model: Any, seed: int = 0) -> Any:

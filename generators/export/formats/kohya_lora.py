@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from erase import ledger
+from erase import provenance
 from erase.edit import Edit, canonical
 from erase.low_rank import Factors, factored
 from erase.work import Work
@@ -51,7 +51,7 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
         tensors[f"{module}.lora_down.weight"] = each.down
         tensors[f"{module}.lora_up.weight"] = each.up.reshape(*each.up.shape, *ones) * (each.rank / alpha)
         tensors[f"{module}.alpha"] = torch.tensor(float(alpha), dtype=each.up.dtype)  # loaders call .item()
-    comment = f"erased {', '.join(ledger.erased(edit.about))}; relative error {made.facts['error']:.2g}"
+    comment = f"erased {', '.join(provenance.erased_names(edit.about))}; relative error {made.facts['error']:.2g}"
     header = modelspec.header(model, tensors, edit, adapter="lora")
     header |= modelspec.kohya(model, tensors, alpha, comment)
     header |= lora_header(edit, {module_name(parameter, model): parameter for parameter in held})

@@ -10,6 +10,7 @@ from erase.concept import Concept
 from erase.edit import Edit
 from erase.methods.registry import build
 from erase.model import Generator
+from erase.request import Request, run_method
 from erase.work import Work, drain
 from tests.contract.test_gan_methods import ADAPT
 from tests.toys.denoiser import Toy
@@ -30,7 +31,7 @@ def test_previews_show_the_work_and_change_no_bit_of_it(method: str) -> None:
     def erased(watched: bool) -> Edit:
         model: Generator = made()
         concepts = [Concept(name="hat", kind=kind)]
-        work: Work[Edit] = build(method, None, knobs).erase(model, concepts, seed=0)
+        work: Work[Edit] = run_method(build(method, None, knobs), Request(model, concepts, seed=0))
         if not watched:
             return drain(work)
         work = previewed(work, model, concepts, [Concept(name="beard", kind=kind)], every=0.0)

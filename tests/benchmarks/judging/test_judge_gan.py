@@ -18,6 +18,7 @@ from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.methods.registry import build
+from erase.request import Request, run_method
 from erase.work import drain
 from generators.pocket.faces.probe import FaceProbe
 from generators.pocket.faces.words import ATTRIBUTES, attribute
@@ -90,7 +91,7 @@ def test_homework_is_marked(probed: Path) -> None:
 def test_an_erased_identity_is_scored_beside_everybody_else(probed: Path, tmp_path: Path) -> None:
     gan = ToyGan()
     method = build("guide", None, {"steps": 60, "batch": 8, "lr": 0.01})
-    edit = drain(method.erase(gan, [Concept(name="seed 150", kind="identity")]))
+    edit = drain(run_method(method, Request(gan, [Concept(name="seed 150", kind="identity")])))
     report, nothing = (drain(judge_gan(gan, Edit(deltas, edit.about), SUITE)) for deltas in (edit.deltas, {}))
     for name, unchanged in (("ID", 1.0), ("ID_others", 1.0), ("FID", 0.0), ("drift.hat", 0.0)):
         assert nothing.scores[name].value == pytest.approx(unchanged, abs=1e-6) == nothing.scores[name].baseline

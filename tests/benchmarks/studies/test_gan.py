@@ -16,6 +16,7 @@ from benchmarks.studies.gan import Case, chosen, erase_and_judge, summary, table
 from erase.concept import Concept
 from erase.errors import BadInput
 from erase.methods.registry import build
+from erase.request import Request, run_method
 from erase.work import drain
 from tests.benchmarks.judging.test_judge_gan import SUITE, probed
 from tests.contract.test_gan_methods import ADAPT
@@ -72,8 +73,9 @@ def test_what_is_there_becomes_the_table(small: None, tmp_path: Path, monkeypatc
 
 def test_forms_that_share_stage_one_end_in_the_bits_of_their_own(small: None, tmp_path: Path) -> None:
     shared = drain(erase_and_judge(ToyGan(), ROWS, [0], tmp_path))[1]
-    alone = build("adapt-unlearn", None, ROWS[1].knobs).erase(
-        ToyGan(), [Concept(name="eyeglasses", kind="attribute")], [], seed=0
+    alone = run_method(
+        build("adapt-unlearn", None, ROWS[1].knobs),
+        Request(ToyGan(), [Concept(name="eyeglasses", kind="attribute")], [], seed=0),
     )
     assert shared.about["edit"] == drain(alone).hash
 

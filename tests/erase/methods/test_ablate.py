@@ -11,6 +11,7 @@ from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.methods.ablate import Ablation, needs_prior
 from erase.model import Shot
+from erase.request import Request, run_method
 from erase.training.deltas import DeltaOptimizer, NoiseTarget, errors
 from erase.training.slices import select
 from erase.work import Step, drain
@@ -41,7 +42,7 @@ def losses(toy: Toy, **knobs: Any) -> list[float]:
         if step.stage == "tune":
             seen.append(step.loss["erase"])
 
-    drain(Ablation(**{**QUICK, **knobs}).erase(toy, [Concept(name="Van Gogh", kind="style")]), note)
+    drain(run_method(Ablation(**{**QUICK, **knobs}), Request(toy, [Concept(name="Van Gogh", kind="style")])), note)
     return seen
 
 
@@ -76,7 +77,7 @@ def test_noise_as_target_is_another_task(toy: Toy) -> None:
 def test_an_anchor_near_its_concept_is_retained(toy: Toy, concept: Concept, needed: bool) -> None:
     assert needs_prior(concept) is needed
     told: set[str] = set()
-    drain(Ablation(**QUICK).erase(toy, [concept]), lambda step: told.update(step.loss))
+    drain(run_method(Ablation(**QUICK), Request(toy, [concept])), lambda step: told.update(step.loss))
     assert ("retain" in told) is needed
 
 
@@ -88,7 +89,7 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
 
     def error(retain: float) -> float:
         knobs = {**QUICK, "iterations": 60, "batch": 4, "lr": 1e-2, "retain": retain, "keep_seeds": 8, "slice": "full"}
-        edit = drain(Ablation(**knobs).erase(toy, [cats], [kept]))
+        edit = drain(run_method(Ablation(**knobs), Request(toy, [cats], [kept])))
         [z0] = drain(toy.latents([shot], steps=3, guidance=6.0))
         with torch.no_grad(), edit.applied(toy.network):
             said = toy.predict_noise(toy.add_noise(z0.repeat(8, 1, 1, 1), noise, t), t, toy.encode(["Dogs"]).repeat(8))
@@ -99,7 +100,7 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
 
 @pytest.mark.parametrize("slice", ["kv", "cross", "attention", "full"])
 def test_each_slice_is_what_is_trained(toy: Toy, cats: Concept, slice: str) -> None:
-    edit = drain(Ablation(**QUICK, slice=slice).erase(toy, [cats]))  # type: ignore[arg-type]
+    edit = drain(run_method(Ablation(**QUICK, slice=slice), Request(toy, [cats])))  # type: ignore[arg-type]
     assert set(edit.deltas) == set(select(toy.network, slice))
 
 
@@ -107,7 +108,7 @@ def test_confined_readers_make_the_same_of_the_start_code(toy: Toy, cats: Concep
     start = toy.resting_codes().detach()[:1]
     strays = {}
     for confine in ("none", "start"):
-        edit = drain(Ablation(**QUICK, confine=confine).erase(toy, [cats]))  # type: ignore[arg-type]
+        edit = drain(run_method(Ablation(**QUICK, confine=confine), Request(toy, [cats])))  # type: ignore[arg-type]
         strays[confine] = max(float((start @ delta.T).abs().max()) for delta in edit.deltas.values())
     assert strays["start"] < 1e-6 < 1e-4 < strays["none"]
 
@@ -122,6 +123,6 @@ def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Conc
     hook = toy.network["unet"].register_forward_pre_hook(count)
     for knobs, keep in (({}, []), ({"teacher": "self"}, [gogh]), ({"target": "noise"}, []), ({"retain": 0.0}, [gogh])):
         counted = 0
-        edit = drain(Ablation(**QUICK, **knobs).erase(toy, [cats], keep))  # type: ignore[arg-type]
+        edit = drain(run_method(Ablation(**QUICK, **knobs), Request(toy, [cats], keep)))  # type: ignore[arg-type]
         assert counted == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs
     hook.remove()

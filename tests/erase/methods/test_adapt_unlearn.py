@@ -12,6 +12,7 @@ from erase.gan.adversarial import folded_adam
 from erase.gan.feedback import marked
 from erase.methods import adapt_unlearn
 from erase.methods.adapt_unlearn import AdaptUnlearn, Sums
+from erase.request import Request, run_method
 from erase.rng import stream
 from erase.work import drain
 from tests.toys.compare import same_bits, weights
@@ -109,7 +110,7 @@ def test_the_push_is_the_asked_share_of_the_adversarial_slope(gan: ToyGan) -> No
 def test_a_part_of_the_way_is_worn(gan: ToyGan) -> None:
     quick = AdaptUnlearn(marked=8, positives=8, models=1, adapt_steps=1, steps=2, batch=4, fisher=8, worn=1.0)
     whole, part = (
-        drain(method.erase(gan, [Concept(name="eyeglasses", kind="attribute")])).deltas
+        drain(run_method(method, Request(gan, [Concept(name="eyeglasses", kind="attribute")]))).deltas
         for method in (quick, quick.model_copy(update={"worn": 0.25}))
     )
     assert any(bool(delta.any()) for delta in whole.values())
@@ -131,7 +132,7 @@ def test_the_least_part_after_which_the_scorer_finds_no_more_is_worn(
     monkeypatch.setattr(adapt_unlearn, "_showing", showing)
     for enough, share in ((0.35, 0.7), (0.5, 0.5), (0.0, 1.0)):
         monkeypatch.setattr(adapt_unlearn, "LEFT", enough)
-        edit = drain(quick.erase(gan, [Concept(name="eyeglasses", kind="attribute")]))
+        edit = drain(run_method(quick, Request(gan, [Concept(name="eyeglasses", kind="attribute")])))
         assert edit.about["worn"] == share
         assert asked == [each for each in adapt_unlearn.SHARES if each <= share]
         asked.clear()

@@ -13,6 +13,7 @@ from erase.concept import Concept
 from erase.errors import BadInput
 from erase.methods.advunlearn import AdvUnlearn
 from erase.prompts.everyday import everyday, without
+from erase.request import Request, run_method
 from erase.training.deltas import DeltaOptimizer
 from erase.training.prompt_adversary import PromptOptimizer, place, random_words
 from erase.training.slices import select
@@ -137,7 +138,10 @@ def test_nothing_to_push_and_nothing_to_keep_moves_nothing(toy: Toy, cats: Conce
     """At η = −1 and before any attack the student is asked to be the teacher, which it is."""
     seen: list[dict[str, float]] = []
     method = AdvUnlearn(**{**QUICK, "eta": -1.0, "warmup": 4, "lr": 1e-12})
-    drain(method.erase(toy, [cats]), lambda step: seen.append(dict(step.loss)) if step.stage == "tune" else None)
+    drain(
+        run_method(method, Request(toy, [cats])),
+        lambda step: seen.append(dict(step.loss)) if step.stage == "tune" else None,
+    )
     assert len(seen) == 4
     assert max(losses["erase"] for losses in seen) < 1e-6 and max(losses["retain"] for losses in seen) < 1e-6
     assert "attack" not in seen[0]
@@ -148,10 +152,10 @@ def test_nothing_to_push_and_nothing_to_keep_moves_nothing(toy: Toy, cats: Conce
     [("text[0]", "layers.0."), ("text[1]", "layers.1."), ("text", "text."), ("kv", "attn2")],
 )
 def test_only_the_named_slice_moves_and_no_table_does(toy: Toy, cats: Concept, train: str, named: str) -> None:
-    edit = drain(AdvUnlearn(**QUICK, train=train).erase(toy, [cats]))
+    edit = drain(run_method(AdvUnlearn(**QUICK, train=train), Request(toy, [cats])))
     assert edit.deltas and all(named in name for name in edit.deltas)
     assert not any("embedding" in name for name in edit.deltas)
-    both = drain(AdvUnlearn(**QUICK, train="text[0]+kv").erase(toy, [cats]))
+    both = drain(run_method(AdvUnlearn(**QUICK, train="text[0]+kv"), Request(toy, [cats])))
     assert set(both.deltas) == {f"text.text_model.{n.removeprefix('text.').removeprefix('text_model.')}"
                                 for n in select(toy.network, "text[0]")} | set(select(toy.network, "kv"))  # fmt: skip
 
@@ -162,7 +166,7 @@ def test_training_the_text_encoder_asks_for_no_gradient_of_the_unet(toy: Toy, ca
     def look(step: Any) -> None:
         asked.update(name for name, parameter in toy.network.named_parameters() if parameter.requires_grad)
 
-    drain(AdvUnlearn(**QUICK).erase(toy, [cats]), look)
+    drain(run_method(AdvUnlearn(**QUICK), Request(toy, [cats])), look)
     assert not asked
 
 
@@ -170,10 +174,10 @@ def test_forwards_are_what_the_cost_says(toy: Toy, cats: Concept, gogh: Concept)
     for more in ({}, {"restarts": 2, "draws": 3, "batch": 2}, {"update": "fast"}, {"faithful": True}, {"refresh": 2}):
         method = AdvUnlearn(**{**QUICK, **more})
         with counted(toy.network["unet"]) as forwards:
-            edit = drain(method.erase(toy, [cats, gogh]))
+            edit = drain(run_method(method, Request(toy, [cats, gogh])))
         cost = edit.about["cost"]
         assert forwards() == cost["teach_forwards"] + cost["tune_forwards"], more
-    plain = AdvUnlearn(**QUICK).cost([cats])
+    plain = AdvUnlearn(**QUICK).cost(Request(None, [cats]))
     assert plain["attack_forwards"] == 3 * 3 and plain["tune_forwards"] == 3 * 3 + 4 * (1 + 3)
 
 
@@ -188,12 +192,14 @@ def test_the_attack_sees_the_student_not_the_teacher(toy: Toy, cats: Concept) ->
 
 def _steps(method: AdvUnlearn, toy: Toy, concept: Concept) -> list[Any]:
     steps: list[Any] = []
-    drain(method.erase(toy, [concept]), steps.append)
+    drain(run_method(method, Request(toy, [concept])), steps.append)
     return steps
 
 
 def test_published_slips_are_off_by_default_and_change_the_edit(toy: Toy, gogh: Concept) -> None:
-    right, slipped = (drain(AdvUnlearn(**QUICK, faithful=wrong).erase(toy, [gogh])) for wrong in (False, True))
+    right, slipped = (
+        drain(run_method(AdvUnlearn(**QUICK, faithful=wrong), Request(toy, [gogh]))) for wrong in (False, True)
+    )
     assert right.hash != slipped.hash
 
 
@@ -207,17 +213,20 @@ def test_everyday_prompts_leave_the_erased_out() -> None:
 
 def test_retained_prompts_are_distinct_and_name_nothing_erased(toy: Toy, cats: Concept) -> None:
     edit = drain(
-        AdvUnlearn(**{**QUICK, "retain": ("two cats", "a boat", "a boat")}).erase(toy, [cats], [Concept(name="Dogs")])
+        run_method(
+            AdvUnlearn(**{**QUICK, "retain": ("two cats", "a boat", "a boat")}),
+            Request(toy, [cats], [Concept(name="Dogs")]),
+        )
     )
     assert edit.about["retained"] == ["Dogs", "a boat"]
-    alone = drain(AdvUnlearn(**{**QUICK, "gamma": 0.0}).erase(toy, [cats]))
+    alone = drain(run_method(AdvUnlearn(**{**QUICK, "gamma": 0.0}), Request(toy, [cats])))
     assert alone.about["cost"]["kept_rollouts"] == 0
 
 
 @pytest.mark.parametrize(("knobs", "sentence"), [({"train": "text[9]"}, "no parameter"), ({"train": "unet"}, "slice")])
 def test_a_wrong_slice_is_a_sentence(toy: Toy, cats: Concept, knobs: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
-        drain(AdvUnlearn(**QUICK, **knobs).erase(toy, [cats]))
+        drain(run_method(AdvUnlearn(**QUICK, **knobs), Request(toy, [cats])))
 
 
 def test_masters_of_text_and_unet_are_worn_together(toy: Toy) -> None:

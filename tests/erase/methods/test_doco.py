@@ -14,6 +14,7 @@ from erase.concept import Concept
 from erase.errors import BadInput
 from erase.methods.doco import DoCo, clean
 from erase.methods.registry import build
+from erase.request import Request, run_method
 from erase.rng import stream
 from erase.training import patchgan
 from erase.training.deltas import DeltaOptimizer
@@ -191,7 +192,7 @@ def test_the_student_learns_to_be_taken_for_the_teacher() -> None:
             told.append(step.loss["discriminator"])
 
     knobs = {**QUICK, "iterations": 160, "warmup": 60, "batch": 4, "critic_lr": 1e-3, "surgery": "off"}
-    drain(DoCo(**knobs).erase(toy, CONCEPTS[1:]), note)
+    drain(run_method(DoCo(**knobs), Request(toy, CONCEPTS[1:])), note)
     fresh, warm, late = (sum(told[at : at + 20]) / 20 for at in (0, 40, 140))
     assert warm < 0.8 < 1.2 < fresh  # it learns to tell them apart, from the coin's 2 log 2 on
     assert late > 1.3  # and no longer can
@@ -216,9 +217,12 @@ def test_a_discriminator_that_diverges_is_a_sentence_and_the_last_state_is_good(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Critic, "learn", learn)
         with pytest.raises(FloatingPointError, match="discriminator's loss became nan; a smaller learning rate"):
-            drain(method.erase(toy, [cats]), spoil)
+            drain(run_method(method, Request(toy, [cats])), spoil)
     assert len(states) == 3 and all(bool(value.isfinite().all()) for value in states[-1].values())
-    assert drain(method.erase(toy, [cats], state=states[-1])).hash == drain(method.erase(toy, [cats])).hash
+    assert (
+        drain(run_method(method, Request(toy, [cats]), state=states[-1])).hash
+        == drain(run_method(method, Request(toy, [cats]))).hash
+    )
 
 
 def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
@@ -241,7 +245,7 @@ def test_confined_readers_make_the_same_of_the_start_code(toy: Toy, cats: Concep
     start = toy.resting_codes().detach()[:1]
     strays = {}
     for confine in ("none", "start"):
-        edit = drain(DoCo(**QUICK, confine=confine).erase(toy, [cats]))  # type: ignore[arg-type]
+        edit = drain(run_method(DoCo(**QUICK, confine=confine), Request(toy, [cats])))  # type: ignore[arg-type]
         strays[confine] = max(float((start @ delta.T).abs().max()) for delta in edit.deltas.values())
     assert strays["start"] < 1e-6 < 1e-4 < strays["none"]
 
@@ -256,6 +260,6 @@ def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Conc
     hook = toy.network["unet"].register_forward_pre_hook(count)
     for knobs, keep in (({}, []), ({"surgery": "off"}, [gogh]), ({"warmup": 0}, [gogh])):
         counted = 0
-        edit = drain(DoCo(**{**QUICK, **knobs}).erase(toy, [cats], keep))
+        edit = drain(run_method(DoCo(**{**QUICK, **knobs}), Request(toy, [cats], keep)))
         assert counted == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs
     hook.remove()

@@ -8,6 +8,7 @@ import torch
 from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.methods.esd import ESD, SLICE, erased
+from erase.request import Request, run_method
 from erase.training.deltas import DeltaOptimizer, span
 from erase.training.slices import select
 from erase.work import drain
@@ -45,7 +46,7 @@ def test_no_push_no_gradient(toy: Toy) -> None:
 
 @pytest.mark.parametrize("variant", list(SLICE))
 def test_each_variant_changes_its_slice_only(toy: Toy, cats: Concept, variant: str) -> None:
-    edit = drain(ESD(variant=variant, confine="none", **QUICK).erase(toy, [cats]))  # type: ignore[arg-type]
+    edit = drain(run_method(ESD(variant=variant, confine="none", **QUICK), Request(toy, [cats])))  # type: ignore[arg-type]
     assert set(edit.deltas) == set(select(toy.network, SLICE[variant]))
     moved = [name for name, delta in edit.deltas.items() if bool(delta.any())]
     assert len(moved) > 0.9 * len(edit.deltas)
@@ -57,7 +58,7 @@ def test_each_variant_changes_its_slice_only(toy: Toy, cats: Concept, variant: s
 def test_tuning_lowers_its_own_loss(toy: Toy, cats: Concept, gogh: Concept) -> None:
     losses: list[float] = []
     knobs = {**QUICK, "iterations": 50, "lr": 5e-3, "batch": 4}
-    steps = ESD(variant="all", **knobs).erase(toy, [cats, gogh])  # type: ignore[arg-type]
+    steps = run_method(ESD(variant="all", **knobs), Request(toy, [cats, gogh]))  # type: ignore[arg-type]
     drain(steps, lambda step: losses.append(step.loss["erase"]) if step.stage == "tune" else None)
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
@@ -67,7 +68,7 @@ def test_lessons_are_told_their_own_words_and_differ_from_step_to_step(toy: Toy,
         seen: dict[str, list[float]] = {"erase": [], "retain": []}
         # So small a rate that the student stays the teacher, which at η = −1 is what it is asked to be.
         method = ESD(eta=eta, lr=1e-12, iterations=8, steps=3, seeds=4, keep_seeds=4)
-        work = method.erase(toy, [cats, gogh], [Concept(name="Dogs"), Concept(name="Sea")])
+        work = run_method(method, Request(toy, [cats, gogh], [Concept(name="Dogs"), Concept(name="Sea")]))
         drain(work, lambda step: [seen[name].append(loss) for name, loss in step.loss.items()])
         return seen
 
@@ -81,7 +82,7 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
 
     def strayed(retain: float) -> float:
         knobs = {**QUICK, "iterations": 30, "batch": 2, "retain": retain, "keep_seeds": 4}
-        edit = drain(ESD(**knobs).erase(toy, [cats], [kept]))  # type: ignore[arg-type]
+        edit = drain(run_method(ESD(**knobs), Request(toy, [cats], [kept])))  # type: ignore[arg-type]
         z, t = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(5)), torch.tensor(600)
         with torch.no_grad():
             codes = toy.encode(["Dogs"]).repeat(8)
@@ -96,7 +97,7 @@ def test_a_network_left_in_training_mode_is_tuned_in_evaluation_mode(toy: Toy, c
     seen: set[bool] = set()
     toy.network.train()
     hook = toy.network["unet"].register_forward_pre_hook(lambda module, args: seen.add(module.training))
-    drain(ESD(**QUICK).erase(toy, [cats]))  # type: ignore[arg-type]
+    drain(run_method(ESD(**QUICK), Request(toy, [cats])))  # type: ignore[arg-type]
     hook.remove()
     assert seen == {False}
     assert all(module.training for module in toy.network.modules())
@@ -123,7 +124,7 @@ def test_confined_readers_make_the_same_of_shared_codes(toy: Toy, cats: Concept,
     held = shared[:1] if confine == "start" else shared
     strays = {}
     for knob in ("none", confine):
-        edit = drain(ESD(variant="x-strict", confine=knob, **QUICK).erase(toy, [cats]))  # type: ignore[arg-type]
+        edit = drain(run_method(ESD(variant="x-strict", confine=knob, **QUICK), Request(toy, [cats])))  # type: ignore[arg-type]
         strays[knob] = max(float((held @ delta.T).abs().max()) for delta in edit.deltas.values())
         assert any(bool(delta.any()) for delta in edit.deltas.values())
     assert strays[confine] < 1e-6 < 1e-4 < strays["none"]
@@ -147,10 +148,10 @@ def test_a_loss_that_is_no_number_stops_the_run(toy: Toy) -> None:
 
 @pytest.mark.parametrize("preset", [None, *ESD.presets])
 def test_every_preset_costs_at_most_four_forwards_a_step(cats: Concept, preset: str | None) -> None:
-    cost = ESD(**(ESD.presets[preset] if preset else {})).cost([cats])
+    cost = ESD(**(ESD.presets[preset] if preset else {})).cost(Request(None, [cats]))
     assert cost["forwards_per_sample"] <= 4
     assert cost["forwards_per_step"] <= 4
-    assert ESD(seeds=256).cost([cats])["forwards_per_step"] > 4
+    assert ESD(seeds=256).cost(Request(None, [cats]))["forwards_per_step"] > 4
 
 
 def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Concept) -> None:
@@ -163,8 +164,8 @@ def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Conc
     hook = toy.network["unet"].register_forward_pre_hook(count)
     for knobs, keep in (({}, []), ({"target": "anchor"}, []), ({"keep_seeds": 2}, [gogh]), ({"retain": 0.0}, [gogh])):
         counted = 0
-        edit = drain(ESD(**QUICK, **knobs).erase(toy, [cats], keep))  # type: ignore[arg-type]
+        edit = drain(run_method(ESD(**QUICK, **knobs), Request(toy, [cats], keep)))  # type: ignore[arg-type]
         cost = edit.about["cost"]
         assert counted == cost["teach_forwards"] + cost["tune_forwards"], knobs
-        assert cost == ESD(**QUICK, **knobs).cost([cats], keep)  # type: ignore[arg-type]
+        assert cost == ESD(**QUICK, **knobs).cost(Request(None, [cats], keep))  # type: ignore[arg-type]
     hook.remove()

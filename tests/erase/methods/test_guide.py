@@ -9,6 +9,7 @@ from erase.concept import Concept
 from erase.errors import BadInput
 from erase.gan.distillation import aside, drawn_codes, layered, multiscale_l1
 from erase.methods.guide import Guide, elsewhere, seeds_in
+from erase.request import Request, run_method
 from erase.work import drain
 from tests.toys.gan import ToyGan
 
@@ -21,7 +22,7 @@ def test_the_other_face_lies_beyond_the_average() -> None:
 
 def test_the_identity_moves_to_its_target_and_others_stay() -> None:
     gan, method = ToyGan(), Guide(seeds=("17",), steps=80, batch=8, lr=0.01, hold=1.0)
-    edit = drain(method.erase(gan, [Concept(name="somebody", kind="identity")]))
+    edit = drain(run_method(method, Request(gan, [Concept(name="somebody", kind="identity")])))
     pool = drawn_codes(gan, range(500))
     usual = float((pool - pool.mean(0)).norm(dim=1).mean())
     who, others = drawn_codes(gan, [17]), drawn_codes(gan, range(100, 140))
@@ -40,7 +41,7 @@ def test_the_identity_moves_to_its_target_and_others_stay() -> None:
 def test_an_identity_is_named_by_its_seeds() -> None:
     assert seeds_in("seed 17") == [17] and seeds_in("Seeds 3, 8") == [3, 8]
     with pytest.raises(BadInput, match="seed 17"):
-        drain(Guide().erase(ToyGan(), [Concept(name="eyeglasses", kind="attribute")]))
+        drain(run_method(Guide(), Request(ToyGan(), [Concept(name="eyeglasses", kind="attribute")])))
 
 
 def test_what_is_left_beside_the_kept_directions() -> None:

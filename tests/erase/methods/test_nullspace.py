@@ -12,6 +12,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.methods.nullspace import NullSpace
 from erase.methods.uce import change
+from erase.request import Request, run_method
 from erase.work import drain
 from tests.toys.denoiser import Toy
 
@@ -195,18 +196,24 @@ def test_kept_words_and_the_empty_prompt_stay_while_the_concept_goes(toy: Toy, c
     bare = {"rows": "last", "kept_rows": "last", "templates": False, "hold": 1.0, "beta": 0.01, "rest": "all"}
     with torch.no_grad():
         resting = toy.resting_codes().double()
-    free, kept = drain(NullSpace(**bare).erase(toy, [cats])), drain(NullSpace(**bare).erase(toy, [cats], [dogs]))
+    free, kept = (
+        drain(run_method(NullSpace(**bare), Request(toy, [cats]))),
+        drain(run_method(NullSpace(**bare), Request(toy, [cats], [dogs]))),
+    )
     assert moved(kept, codes_of(toy, dogs)) < 1e-5 < 0.05 < moved(free, codes_of(toy, dogs))
     assert moved(kept, resting) < 1e-5 and moved(free, resting) < 1e-5
     word = codes_of(toy, cats)
     assert moved(free, word) > 0.1
-    assert moved(drain(NullSpace(**bare | {"rest": "none"}).erase(toy, [cats])), resting) > 0.01
-    centred = drain(NullSpace(**bare | {"rest": "centres"}).erase(toy, [cats]))
+    assert moved(drain(run_method(NullSpace(**bare | {"rest": "none"}), Request(toy, [cats]))), resting) > 0.01
+    centred = drain(run_method(NullSpace(**bare | {"rest": "centres"}), Request(toy, [cats])))
     assert moved(centred, resting[:1]) < 1e-5 < moved(centred, resting)
 
 
 def test_values_alone_can_be_changed(toy: Toy, cats: Concept) -> None:
-    both, values = drain(NullSpace().erase(toy, [cats])), drain(NullSpace(readers="v").erase(toy, [cats]))
+    both, values = (
+        drain(run_method(NullSpace(), Request(toy, [cats]))),
+        drain(run_method(NullSpace(readers="v"), Request(toy, [cats]))),
+    )
     assert {name.split(".")[-2] for name in values.deltas} == {"to_v"}
     assert all(torch.equal(both.deltas[name], delta) for name, delta in values.deltas.items())
     assert len(both.deltas) == 2 * len(values.deltas)
@@ -214,23 +221,23 @@ def test_values_alone_can_be_changed(toy: Toy, cats: Concept) -> None:
 
 def test_erasability_is_told_warned_of_and_refused(toy: Toy, cats: Concept) -> None:
     bare = {"templates": False, "rest": "none", "kept_rows": "tail"}
-    alone = drain(NullSpace(**bare).erase(toy, [cats])).about
+    alone = drain(run_method(NullSpace(**bare), Request(toy, [cats]))).about
     assert alone["erasability"]["Cats"] == pytest.approx(1.0)
     assert "note" not in alone
     near = [Concept(name=name) for name in ("Cats too", "Cats and dogs", "Big Cats")]
-    warned = drain(NullSpace(**bare, hold=0.99).erase(toy, [cats], near)).about
+    warned = drain(run_method(NullSpace(**bare, hold=0.99), Request(toy, [cats], near))).about
     assert 0.001 < warned["erasability"]["Cats"] < 0.05
     assert "nearly contains 'Cats'" in warned["note"]
     for impossible in ({"hold": 0.99, "beta": 1e-4}, {"hold": 1.0}):  # torn along with what is kept; not moved at all
         with pytest.raises(BadInput, match="What is kept contains 'Cats'"):
-            drain(NullSpace(**bare, **impossible).erase(toy, [cats], near))
+            drain(run_method(NullSpace(**bare, **impossible), Request(toy, [cats], near)))
 
 
 def test_the_safe_preset_amplifies_no_code_of_a_model(toy: Toy, gogh: Concept, cats: Concept) -> None:
     readers = torch.cat([layer.weight.detach().double() for layer in toy.readers().values()])
 
     def spectrum(**knobs: str) -> Tensor:
-        edit = drain(NullSpace(**knobs).erase(toy, [gogh, cats]))  # type: ignore[arg-type]
+        edit = drain(run_method(NullSpace(**knobs), Request(toy, [gogh, cats])))  # type: ignore[arg-type]
         change = torch.linalg.lstsq(readers, torch.cat([delta.double() for delta in edit.deltas.values()])).solution
         return torch.linalg.eigvals(torch.eye(32, dtype=torch.float64) + change).real
 
@@ -241,17 +248,19 @@ def test_the_safe_preset_amplifies_no_code_of_a_model(toy: Toy, gogh: Concept, c
 
 def test_filtering_holds_only_what_would_move(toy: Toy, cats: Concept) -> None:
     keep = [Concept(name=name) for name in ("Dogs", "Frogs", "Birds", "Trees")]
-    every = drain(NullSpace(hold=1.0, templates=False, kept_rows="last").erase(toy, [cats], keep))
-    some = drain(NullSpace(hold=1.0, templates=False, kept_rows="last", filter=True).erase(toy, [cats], keep))
+    every = drain(run_method(NullSpace(hold=1.0, templates=False, kept_rows="last"), Request(toy, [cats], keep)))
+    some = drain(
+        run_method(NullSpace(hold=1.0, templates=False, kept_rows="last", filter=True), Request(toy, [cats], keep))
+    )
     assert some.about["free_directions"] > every.about["free_directions"]
 
 
 def test_a_joint_solve_knows_no_order_and_undoing_is_exact(toy: Toy, gogh: Concept, cats: Concept) -> None:
     keep = [Concept(name="Dogs")]
-    one = drain(NullSpace().erase(toy, [gogh], keep))
-    both, swapped = (drain(NullSpace().erase(toy, pair, keep)) for pair in ([gogh, cats], [cats, gogh]))
+    one = drain(run_method(NullSpace(), Request(toy, [gogh], keep)))
+    both, swapped = (drain(run_method(NullSpace(), Request(toy, pair, keep))) for pair in ([gogh, cats], [cats, gogh]))
     for name, delta in both.deltas.items():
         torch.testing.assert_close(delta, swapped.deltas[name], rtol=0, atol=1e-7)
-    two = drain(NullSpace().erase(toy, [cats], keep))
+    two = drain(run_method(NullSpace(), Request(toy, [cats], keep)))
     assert any((both.deltas[name] - one.deltas[name] - two.deltas[name]).abs().max() > 1e-3 for name in both.deltas)
-    assert drain(NullSpace().erase(toy, [gogh], keep)).hash == one.hash
+    assert drain(run_method(NullSpace(), Request(toy, [gogh], keep))).hash == one.hash

@@ -13,6 +13,7 @@ from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.methods.salun import SalUn, forgetting
 from erase.model import Codes
+from erase.request import Request, run_method
 from erase.training.deltas import DeltaOptimizer
 from erase.training.noised_images import Course, TrainingBatch, prepare
 from erase.training.slices import select
@@ -31,7 +32,7 @@ def ranked(toy: Toy, method: SalUn, concept: Concept) -> dict[str, Tensor]:
         if step.stage == "rank" and step.state is not None:
             last.update(step.state())
 
-    drain(method.erase(toy, [concept]), note)
+    drain(run_method(method, Request(toy, [concept])), note)
     prefix = "teach.saliency."
     return {name.removeprefix(prefix): value for name, value in last.items() if name.startswith(prefix)}
 
@@ -45,7 +46,7 @@ def test_weights_outside_the_mask_keep_every_bit(toy: Toy, gogh: Concept) -> Non
     method = SalUn(**QUICK, share=0.3)
     sums = ranked(toy, method, gogh)
     mask = salient({name: total.abs() for name, total in sums.items()}, 0.3)
-    edit = drain(method.erase(toy, [gogh]))
+    edit = drain(run_method(method, Request(toy, [gogh])))
     assert set(edit.deltas) == set(mask)
     assert all(not bool(delta[~mask[name]].any()) for name, delta in edit.deltas.items())
     inside = torch.cat([delta[mask[name]] for name, delta in edit.deltas.items()])
@@ -55,11 +56,14 @@ def test_weights_outside_the_mask_keep_every_bit(toy: Toy, gogh: Concept) -> Non
 def test_the_extreme_shares_are_everything_and_nothing(
     toy: Toy, gogh: Concept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not any(bool(delta.any()) for delta in drain(SalUn(**QUICK, share=0.0).erase(toy, [gogh])).deltas.values())
-    whole = drain(SalUn(**QUICK, share=1.0).erase(toy, [gogh]))
-    half = drain(SalUn(**QUICK, share=0.5).erase(toy, [gogh]))
+    assert not any(
+        bool(delta.any())
+        for delta in drain(run_method(SalUn(**QUICK, share=0.0), Request(toy, [gogh]))).deltas.values()
+    )
+    whole = drain(run_method(SalUn(**QUICK, share=1.0), Request(toy, [gogh])))
+    half = drain(run_method(SalUn(**QUICK, share=0.5), Request(toy, [gogh])))
     monkeypatch.setattr("erase.methods.salun.salient", lambda scores, share: None)
-    unmasked = drain(SalUn(**QUICK, share=1.0).erase(toy, [gogh]))
+    unmasked = drain(run_method(SalUn(**QUICK, share=1.0), Request(toy, [gogh])))
     assert all(torch.equal(whole.deltas[name], unmasked.deltas[name]) for name in whole.deltas)
     assert not all(torch.equal(half.deltas[name], unmasked.deltas[name]) for name in whole.deltas)
 
@@ -113,14 +117,20 @@ def test_student_and_teacher_share_the_place_and_the_picture_is_the_concept_s(to
         student = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))
         teacher = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.instead for p in lessons.pictures]))
     seen: list[float] = []
-    drain(method.erase(toy, [gogh]), lambda step: seen.append(step.loss["erase"]) if step.stage == "tune" else None)
+    drain(
+        run_method(method, Request(toy, [gogh])),
+        lambda step: seen.append(step.loss["erase"]) if step.stage == "tune" else None,
+    )
     assert seen[0] == pytest.approx(float((student - teacher).square().mean()), rel=0.02)  # fp16 storage
 
 
 def test_tuning_lowers_its_own_loss_through_the_mask(toy: Toy, gogh: Concept) -> None:
     seen: list[float] = []
     method = SalUn(**{**QUICK, "epochs": 15, "batch": 4, "lr": 1e-2, "slice": "full", "retain": 0.0})
-    drain(method.erase(toy, [gogh]), lambda step: seen.append(step.loss["erase"]) if step.stage == "tune" else None)
+    drain(
+        run_method(method, Request(toy, [gogh])),
+        lambda step: seen.append(step.loss["erase"]) if step.stage == "tune" else None,
+    )
     assert sum(seen[-5:]) < 0.5 * sum(seen[:5])
 
 
@@ -135,6 +145,6 @@ def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Conc
     hook = toy.network["unet"].register_forward_pre_hook(count)
     for knobs, keep in (({}, []), ({"retain": 0.0}, [gogh])):
         counted = 0
-        edit = drain(SalUn(**QUICK, teacher=teacher, **knobs).erase(toy, [cats], keep))  # type: ignore[arg-type]
+        edit = drain(run_method(SalUn(**QUICK, teacher=teacher, **knobs), Request(toy, [cats], keep)))  # type: ignore[arg-type]
         assert counted == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs
     hook.remove()

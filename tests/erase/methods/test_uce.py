@@ -9,6 +9,7 @@ from torch import Tensor
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.methods.uce import UCE, change, hold_weights
+from erase.request import Request, run_method
 from erase.work import drain
 from tests.toys.denoiser import END, LENGTH, START, Toy, tokens
 
@@ -81,7 +82,7 @@ def test_start_code_and_empty_prompt_stay(toy: Toy, cats: Concept) -> None:
     name = next(iter(toy.readers()))
 
     def moved(rest: bool, codes: Tensor) -> float:
-        edit = drain(UCE(rest=rest, hold=1e4).erase(toy, [cats]))
+        edit = drain(run_method(UCE(rest=rest, hold=1e4), Request(toy, [cats])))
         return float((codes.double() @ edit.deltas[f"{name}.weight"].double().T).norm())
 
     with torch.no_grad():
@@ -97,11 +98,13 @@ def close(one: Edit, other: Edit, tolerance: float = 1e-6) -> bool:
 def test_a_joint_solve_knows_no_order_and_is_no_sum(toy: Toy, gogh: Concept, cats: Concept) -> None:
     # A word both share, so that the two erasures meet in code space.
     sketch = Concept(name="Van Dyck", kind="style", prompts=("Van Gogh portrait", "Van Dyck"))
-    both = drain(UCE().erase(toy, [gogh, sketch, cats]))
-    assert close(both, drain(UCE().erase(toy, [cats, sketch, gogh])), 1e-7)
-    alone = [drain(UCE().erase(toy, [concept])) for concept in (gogh, sketch, cats)]
+    both = drain(run_method(UCE(), Request(toy, [gogh, sketch, cats])))
+    assert close(both, drain(run_method(UCE(), Request(toy, [cats, sketch, gogh]))), 1e-7)
+    alone = [drain(run_method(UCE(), Request(toy, [concept]))) for concept in (gogh, sketch, cats)]
     assert not close(both, alone[0] + alone[1] + alone[2], 1e-3)
-    assert drain(UCE().erase(toy, [gogh])).hash == alone[0].hash  # undoing is solving again without it: the same bits
+    assert (
+        drain(run_method(UCE(), Request(toy, [gogh]))).hash == alone[0].hash
+    )  # undoing is solving again without it: the same bits
 
 
 def test_a_kept_concept_moves_less(toy: Toy, cats: Concept) -> None:
@@ -112,12 +115,15 @@ def test_a_kept_concept_moves_less(toy: Toy, cats: Concept) -> None:
     def moved(edit: Edit) -> float:
         return sum(float((codes @ delta.double().T).norm()) for delta in edit.deltas.values())
 
-    free, held = drain(UCE().erase(toy, [cats])), drain(UCE(hold=100).erase(toy, [cats], [kept]))
+    free, held = (
+        drain(run_method(UCE(), Request(toy, [cats]))),
+        drain(run_method(UCE(hold=100), Request(toy, [cats], [kept]))),
+    )
     assert moved(held) < 0.2 * moved(free)
 
 
 def test_templates_push_more_rows(toy: Toy, gogh: Concept) -> None:
-    bare = drain(UCE(rows="last", templates=False).erase(toy, [gogh]))
-    inside = drain(UCE(rows="last", templates=("a {} image",)).erase(toy, [gogh]))
+    bare = drain(run_method(UCE(rows="last", templates=False), Request(toy, [gogh])))
+    inside = drain(run_method(UCE(rows="last", templates=("a {} image",)), Request(toy, [gogh])))
     assert (bare.about["rows"]["pushed"], inside.about["rows"]["pushed"]) == (1, 2)
     assert not close(bare, inside, 1e-4)

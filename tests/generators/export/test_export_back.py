@@ -15,6 +15,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.methods.registry import build
 from erase.model import Shot
+from erase.request import Request, run_method
 from erase.work import drain
 from generators.export import verify
 from generators.export.export import export
@@ -41,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, models: Any) -> None:
 @pytest.fixture(scope="module")
 def erased(models: Any) -> Edit:
     method: Any = build("advunlearn", None, KNOBS)
-    return drain(method.erase(models["sd1"], [Concept(name="van gogh", kind="style")], seed=0))
+    return drain(run_method(method, Request(models["sd1"], [Concept(name="van gogh", kind="style")], seed=0)))
 
 
 def drawn(model: Any, edit: Edit | None = None, strength: float = 1.0) -> torch.Tensor:

@@ -10,11 +10,10 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from erase.concept import Concept
+from erase.about import provenance
 from erase.edit import Edit
-from erase.model import Generator
-from erase.provenance import provenance
-from erase.rng import stream
+from erase.loan import stream
+from erase.model import Concept, Generator
 from erase.work import Step, Work
 
 
