@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch and diffusers are imported when a model is loaded, not when models are listed
-    pass
-
-
+# Beside this package, in a checkout and in an installed copy alike.
+FOLDER = Path(str(files("generators"))).parent / "assets"
 # The models that come with the studio: name and one line about each.
 BUNDLED: dict[str, str] = {
     "pocket-gan": "StyleGAN2 at 64 pixels with its critic: cartoon faces, two hundred a second on a laptop",
@@ -18,8 +16,8 @@ BUNDLED: dict[str, str] = {
 
 
 def assets() -> Path:
-    """The folder of the bundled models: STUDIO_ASSETS if set, else `assets` beside this package."""
-    return Path(os.environ.get("STUDIO_ASSETS") or Path(__file__).parents[1] / "assets")
+    """The folder of the bundled models: STUDIO_ASSETS if set, else the one that comes with the studio."""
+    return Path(os.environ.get("STUDIO_ASSETS") or FOLDER)
 
 
 def present(home: Path) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.speed.methods import Plan, Speed
 from erase.borrow import borrowed
-from erase.gan.adversarial import GanTrainer
+from erase.gan.adversarial import GanSettings, GanTrainer
 from erase.methods.adapt_unlearn import Sums
 from erase.model import Gan
 from erase.rng import stream
@@ -83,10 +83,8 @@ def _run(
     """Seconds a step, and the repulsion after the last one."""
     with torch.no_grad():
         real = model.synthesis(model.mapping(model.latents(range(64))))
-    duel = GanTrainer(
-        model, lambda chosen: real[(chosen * len(real)).long()], lr=0.002, batch=BATCH, half_life=10.0, r1=0.0,
-        path=0.0, purpose=("speed",), seed=seed,
-    )  # fmt: skip
+    settings = GanSettings(lr=0.002, batch=BATCH, half_life=10.0, r1=0.0, path=0.0)
+    duel = GanTrainer(model, lambda chosen: real[(chosen * len(real)).long()], settings, ("speed",), seed)
 
     def pushed(deltas: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"repel": (-2.0 * distance(deltas)).exp()}

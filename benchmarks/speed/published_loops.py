@@ -27,6 +27,7 @@ from erase.training.surgery import project
 from erase.work import Step, Work
 
 GRID, GUIDANCE, ETA = 50, 3.0, 1.0
+ATTACK_LR, GAMMA, CRITIC_LR = 1e-3, 1.0, 5e-4  # as released
 
 
 def published_esd(model: Denoiser, concept: Concept, *, iterations: int, lr: float, seed: int = 0) -> Work[Edit]:
@@ -70,8 +71,6 @@ def published_advunlearn(
     iterations: int,
     lr: float,
     attack_steps: int = 30,
-    attack_lr: float = 1e-3,
-    gamma: float = 1.0,
     seed: int = 0,
 ) -> Work[Edit]:
     """AdvUnlearn's text-encoder mode after its warm-up: batch 1, five retained prompts, a prefix of one free word.
@@ -88,15 +87,6 @@ def published_advunlearn(
         clean = model.encode([concept.phrases[0], ""])
         others = model.encode([*retained, ""])
     placed = place(student, student.tokens(concept.phrases[0]), 1, "prefix")
-    gap = len(model.alphas_cumprod) // GRID
-
-    def lesson(draw: torch.Generator, codes: Codes) -> tuple[Tensor, Tensor]:
-        """A latent of a fresh rollout on codes [2 …] (with the prompt, without), stopped at a random time, and that."""
-        k = int(torch.randint(GRID, (1,), generator=draw))
-        z = model.noise([Shot(int(torch.randint(2**31, (1,), generator=draw)))])
-        for t in _times(gap)[: GRID - k]:
-            z = _guided(model, z, t, gap, codes)
-        return z, torch.randint(gap * k, gap * (k + 1), (1,), generator=draw).to(model.device)
 
     @torch.no_grad()
     def teacher(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,18 +95,18 @@ def published_advunlearn(
     for step in range(iterations):
         draw = stream(seed, "published", step)
         free = random_words(student, draw, 1, 1).requires_grad_(True)
-        attacker, used = torch.optim.Adam([free], lr=attack_lr), free.detach()
+        attacker, used = torch.optim.Adam([free], lr=ATTACK_LR), free.detach()
         for _ in range(attack_steps):
-            z, t = lesson(draw, clean)
+            z, t = _lesson(model, draw, clean)
             present, _absent = teacher(z, t)
             used = free.detach().clone()
             with torch.enable_grad():
                 (student.predict_noise(z, t, placed.read(student, free)) - present).float().square().mean().backward()
             attacker.step()
-        z, t = lesson(draw, clean)
+        z, t = _lesson(model, draw, clean)
         present, absent = teacher(z, t)
         rows = torch.randint(len(retained), (5,), generator=draw).tolist()
-        kept = [(row, *lesson(draw, Codes.cat([others[row], others[-1]]))) for row in rows]
+        kept = [(row, *_lesson(model, draw, Codes.cat([others[row], others[-1]]))) for row in rows]
         with torch.enable_grad():
             said = student.predict_noise(z, t, placed.read(student, used)).float()
             loss = (said - (absent - ETA * (present - absent)).float()).square().mean()
@@ -124,7 +114,7 @@ def published_advunlearn(
                 with torch.no_grad():
                     goal = model.predict_noise(at, time, others[row])
                 kept_said = student.predict_noise(at, time, student.encode([retained[row]]))
-                loss = loss + gamma / len(kept) * (kept_said - goal).float().square().mean()
+                loss = loss + GAMMA / len(kept) * (kept_said - goal).float().square().mean()
             optimiser.zero_grad()
             loss.backward()
         optimiser.step()
@@ -138,11 +128,9 @@ def published_doco(
     *,
     iterations: int,
     lr: float,
-    critic_lr: float = 5e-4,
     batch: int = 8,
     pictures: int = 16,
     steps: int = 25,
-    guidance: float = 6.0,
     seed: int = 0,
 ) -> Work[Edit]:
     """DoCo's first release without its warm-up: K/V of a student beside a frozen copy, half of the lessons retained.
@@ -151,7 +139,7 @@ def published_doco(
     """
     text, instead = spoken(concept, templates=False)[0]
     z0 = yield from model.latents(
-        [Shot(place, instead) for place in range(pictures)], steps=steps, guidance=guidance, batch=batch
+        [Shot(place, instead) for place in range(pictures)], steps=steps, guidance=6.0, batch=batch
     )
     student = copy.deepcopy(model)
     names = select(student.network, "kv")
@@ -160,7 +148,7 @@ def published_doco(
         parameter.requires_grad_(name in names)
     trained = [parameters[name] for name in names]
     optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=1e-2)
-    critic = Critic(model.latent_shape, 1, critic_lr, stream(seed, "critic"), torch.device(model.device))
+    critic = Critic(model.latent_shape, 1, CRITIC_LR, stream(seed, "critic"), torch.device(model.device))
     only = torch.zeros(batch, dtype=torch.long, device=model.device)
 
     for step in range(iterations):
@@ -197,6 +185,16 @@ def _edit(
 def _times(gap: int) -> list[int]:
     """961, 941 … 1 for 1000 training times: the release's 50-step grid without its noisiest time."""
     return list(range(gap * (GRID - 2) + 1, 0, -gap))
+
+
+def _lesson(model: Denoiser, draw: torch.Generator, codes: Codes) -> tuple[Tensor, Tensor]:
+    """A latent of a fresh rollout on codes [2 …] (with the prompt, without), stopped at a random time, and that."""
+    gap = len(model.alphas_cumprod) // GRID
+    k = int(torch.randint(GRID, (1,), generator=draw))
+    z = model.noise([Shot(int(torch.randint(2**31, (1,), generator=draw)))])
+    for t in _times(gap)[: GRID - k]:
+        z = _guided(model, z, t, gap, codes)
+    return z, torch.randint(gap * k, gap * (k + 1), (1,), generator=draw).to(model.device)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,17 @@ def folded_adam(named: Weights, gains: Mapping[str, float], lr: float, every: in
     return torch.optim.Adam(groups, betas=(0.0, 0.99**share))
 
 
+@dataclass(frozen=True)
+class GanSettings:
+    """Learning rate, images a step, half-life of the average in steps, weights of R1 and of the path penalty."""
+
+    lr: float
+    batch: int
+    half_life: float
+    r1: float
+    path: float
+
+
 class GanTrainer:
     """A Gan's generator and critic in training on given pictures, as deltas of their weights and a running average.
 
@@ -57,15 +69,20 @@ class GanTrainer:
     R1_EVERY, PATH_EVERY = 16, 8
 
     def __init__(
-        self, model: Gan, real: Callable[[Tensor], Tensor], *, lr: float, batch: int, half_life: float, r1: float,
-        path: float, purpose: Sequence[str | int], seed: int,
-    ) -> None:  # fmt: skip
-        self.model, self.real, self.batch, self.r1, self.path = model, real, batch, r1, path
+        self,
+        model: Gan,
+        real: Callable[[Tensor], Tensor],
+        settings: GanSettings,
+        purpose: Sequence[str | int],
+        seed: int,
+    ) -> None:
+        self.model, self.real = model, real
+        self.batch, self.r1, self.path = settings.batch, settings.r1, settings.path
         self.critic_net = critic_of(model)
-        self.keep = 0.5 ** (1 / half_life)
+        self.keep = 0.5 ** (1 / settings.half_life)
         self.purpose, self.seed = purpose, seed
-        self.generator = _masters(model.network, model.gains, lr, self.PATH_EVERY)
-        self.critic = _masters(self.critic_net, model.critic_gains, lr, self.R1_EVERY)
+        self.generator = _masters(model.network, model.gains, settings.lr, self.PATH_EVERY)
+        self.critic = _masters(self.critic_net, model.critic_gains, settings.lr, self.R1_EVERY)
         self.average = {name: torch.zeros_like(delta) for name, delta in self.generator.deltas.items()}
         self.path_mean = torch.zeros([], device=model.device)
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from erase.borrow import substituted
 from erase.concept import Concept
 from erase.edit import Edit
-from erase.gan.adversarial import GanTrainer, critic_of, generator_loss
+from erase.gan.adversarial import GanSettings, GanTrainer, critic_of, generator_loss
 from erase.gan.feedback import Marks, balanced, marked, pictures
 from erase.model import Gan
 from erase.request import Request
@@ -168,10 +168,8 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         return 1.0
 
     def _duel(self, model: Gan, real: Any, half_life: float, purpose: Sequence[str | int], seed: int) -> GanTrainer:
-        return GanTrainer(
-            model, real, lr=self.lr, batch=self.batch, half_life=max(1.0, half_life), r1=self.r1, path=self.path,
-            purpose=purpose, seed=seed,
-        )  # fmt: skip
+        settings = GanSettings(self.lr, self.batch, max(1.0, half_life), self.r1, self.path)
+        return GanTrainer(model, real, settings, purpose, seed)
 
     def _fisher(self, model: Gan, seed: int, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
         """F by `fisher.NAME` over the style layers from 8 px up: mean squared slope of single logits of a batch."""

@@ -33,7 +33,7 @@ from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer, NoiseTarget, errors, tune
 from erase.training.loop import forwards
 from erase.training.prompt_adversary import Placed, PromptOptimizer, place, random_words
-from erase.training.rollouts import Rollout, RolloutCache, TrainingBatch, remembered, teach
+from erase.training.rollouts import Rollout, RolloutCache, Sampling, TrainingBatch, remembered, teach
 from erase.training.slices import select
 from erase.work import Work, with_state
 
@@ -170,15 +170,15 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
     def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
         """Teaches, then trains against the adversary; each Step's state resumes the run to the same bits."""
         model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
-        asked = {"seed": seed, "guidance": self.guidance, "steps": self.steps, "state": state}
+        how = Sampling(seed, self.guidance, self.steps)
         base = "instead" if self.target == "anchor" else "absent"
         texts = self._texts(concepts)
         placed = {(turn, where): self._placed(model, text, where)
                   for turn, (text, _) in enumerate(texts) for where in self._places()}  # fmt: skip
-        bank = yield from teach(model, self._rollouts(concepts), "teach", ("present", base), **asked)
+        bank = yield from teach(model, self._rollouts(concepts), "teach", ("present", base), how, state)
         taught, kept = remembered(bank, "teach"), None
         if rollouts := self._kept_rollouts(concepts, keep):
-            kept = yield from with_state(teach(model, rollouts, "teach kept", ("present",), **asked), taught)
+            kept = yield from with_state(teach(model, rollouts, "teach kept", ("present",), how, state), taught)
             taught |= remembered(kept, "teach kept")
         masters, seen = DeltaOptimizer(model.network, self._slice(model), self.lr), _Seen()
         loop = _Loop(self, model, masters, seen, bank, kept, base, [text for text, _ in texts], placed, seed)

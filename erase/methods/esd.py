@@ -27,7 +27,7 @@ from erase.request import Request
 from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer, FreezeCodes, NoiseTarget, held, regress, tune
 from erase.training.loop import forwards
-from erase.training.rollouts import Rollout, RolloutCache, plan, remembered, teach
+from erase.training.rollouts import Rollout, RolloutCache, Sampling, plan, remembered, teach
 from erase.training.slices import select
 from erase.work import Work, with_state
 
@@ -99,12 +99,12 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
     def learn(self, request: Request, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
         """Teaches, then tunes; each Step's state resumes the run to the same bits."""
         model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
-        asked = {"seed": seed, "guidance": self.guidance, "steps": self.steps, "state": state}
+        how = Sampling(seed, self.guidance, self.steps)
         base = "instead" if self.target == "anchor" else "absent"
-        banks = {"teach": (yield from teach(model, self._rollouts(concepts), "teach", ("present", base), **asked))}
+        banks = {"teach": (yield from teach(model, self._rollouts(concepts), "teach", ("present", base), how, state))}
         taught = remembered(banks["teach"], "teach")
         if kept := self._kept_rollouts(keep):
-            work = teach(model, kept, "teach kept", ("present",), **asked)
+            work = teach(model, kept, "teach kept", ("present",), how, state)
             banks["teach kept"] = yield from with_state(work, taught)
             taught |= remembered(banks["teach kept"], "teach kept")
         names = select(model.network, SLICE[self.variant])

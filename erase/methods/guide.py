@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -32,6 +33,16 @@ from erase.work import Work
 
 _SEEDS = re.compile(r"(?:seeds? )?(\d+(?:[, ]+\d+)*)", re.IGNORECASE)
 AVERAGED = 2048  # codes from which the average face and the usual distance to it are read
+
+
+@dataclass(frozen=True)
+class _People:
+    """Codes [n w] of who is erased, of everybody, and of whom is kept; `usual` is the mean distance to the average."""
+
+    who: Tensor
+    others: Tensor
+    kept: Tensor
+    usual: float
 
 
 class Guide(BaseModel, frozen=True, extra="forbid"):
@@ -78,7 +89,8 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
         usual = float((w - w.mean(0)).norm(dim=1).mean())
         who = drawn_codes(model, self._who(concepts))
         masters = students(model, self.part, self.lr)
-        one = partial(self._one, model, masters, w, who, torch.cat(kept), usual, seed)
+        people = _People(who, w, torch.cat(kept), usual)
+        one = partial(self._one, model, masters, people, seed)
         yield from tune(self.steps, one, (masters,), state)
         return masters.result()
 
@@ -89,17 +101,8 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
             return drawn_codes(model, [seed for text in named for seed in seeds_in(text)])
         return model.contrast(concept).present
 
-    def _one(
-        self,
-        model: Gan,
-        masters: DeltaOptimizer,
-        w: Tensor,
-        who: Tensor,
-        kept: Tensor,
-        usual: float,
-        seed: int,
-        step: int,
-    ) -> dict[str, float]:
+    def _one(self, model: Gan, masters: DeltaOptimizer, people: _People, seed: int, step: int) -> dict[str, float]:
+        who, w, kept, usual = people.who, people.others, people.kept, people.usual
         rng, half = stream(seed, "batch", step), self.batch // 2
         chosen = who[torch.randint(len(who), (half,), generator=rng).to(who.device)]
         others = w[torch.randint(len(w), (half,), generator=rng).to(w.device)]

@@ -102,6 +102,7 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         kept = [clause for concept in keep for clause in clauses(concept)]
         first = number(seed, "pool") >> 34
         w = drawn_codes(model, range(first, first + self.pool))
+        pool = Pool(model, eye, w)
         scores = yield from self._scores(model, eye, w, said + kept, state)
         spared = [ridge(w - w.mean(0), column - column.mean()) for column in scores.T[len(said) :]]
         known = {"scores": scores}
@@ -113,10 +114,10 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
                 mapper, learnt, state = yield from with_state(work, known)
                 known |= learnt
             words = self._words(eye, clause)
-            edits.append(Direction.found(model, eye, w, column, words, clause, self.agreement, spared, mapper))
+            edits.append(Direction.found(pool, column, words, clause, self.agreement, spared, mapper))
         cleared = yield from with_state(self._cleared(model, eye, w, edits, state), known)
         masters = students(model, self.part, self.lr)
-        one = partial(self._one, model, eye, masters, w, cleared, edits, seed)
+        one = partial(self._one, pool, masters, cleared, edits, seed)
         yield from with_state(tune(self.steps, one, (masters,), state), known | {"cleared": cleared})
         return masters.result()
 
@@ -173,16 +174,9 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         return cleared
 
     def _one(
-        self,
-        model: Gan,
-        eye: Encoder,
-        masters: DeltaOptimizer,
-        w: Tensor,
-        cleared: Tensor,
-        edits: Sequence[Direction],
-        seed: int,
-        step: int,
+        self, pool: Pool, masters: DeltaOptimizer, cleared: Tensor, edits: Sequence[Direction], seed: int, step: int
     ) -> dict[str, float]:
+        model, eye, w = pool.model, pool.eye, pool.w
         rng = stream(seed, "batch", step)
         count, edit = self.batch // 3, edits[int(torch.randint(len(edits), (), generator=rng))]
         having = torch.stack([e.having for e in edits]).any(0)
@@ -225,6 +219,15 @@ class Together:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """A GAN, the CLIP that looks at its images, and the codes w [n w] whose images it looks at."""
+
+    model: Gan
+    eye: Encoder
+    w: Tensor
+
+
+@dataclass(frozen=True)
 class Direction:
     """One clause: the step in w that adds it [w], who has it [n], how scores follow w, and CLIP's direction [e].
 
@@ -257,9 +260,7 @@ class Direction:
 
     @staticmethod
     def found(
-        model: Gan,
-        eye: Encoder,
-        w: Tensor,
+        pool: Pool,
         scores: Tensor,
         words: Tensor,
         clause: str,
@@ -271,6 +272,7 @@ class Direction:
 
         BadInput where nobody has it, or where the edit is not one direction.
         """
+        model, eye, w = pool.model, pool.eye, pool.w
         threshold = valley(scores)
         having = scores > threshold
         if not 2 <= int(having.sum()) <= len(w) - 2:

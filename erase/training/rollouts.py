@@ -34,6 +34,17 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How rollouts are drawn: seed, guidance scale, denoising steps, rollouts side by side, and the stored dtype."""
+
+    seed: int
+    guidance: float
+    steps: int
+    batch: int = 16
+    dtype: torch.dtype = torch.float16
+
+
+@dataclass(frozen=True)
 class TrainingBatch:
     """n lessons: the rollout each is from, latents z [n c h w], times t [n], and what the teacher said of them."""
 
@@ -92,12 +103,7 @@ def teach(
     rollouts: Sequence[Rollout],
     label: str,
     listen: Sequence[str],
-    *,
-    seed: int,
-    guidance: float,
-    steps: int,
-    batch: int = 16,
-    dtype: torch.dtype = torch.float16,
+    how: Sampling,
     state: Mapping[str, Tensor] | None = None,
 ) -> Work[RolloutCache]:
     """Rolls the model out and writes down what it says: one Step per denoising step.
@@ -106,6 +112,7 @@ def teach(
     the anchor's prompt, one more forward). `state` holds the finished rollouts of an interrupted run under `label`.
     fp16 keeps 10 bits of values of order one, more than bf16. Raises BadInput if the bank would exceed 2 GiB.
     """
+    seed, steps, batch, dtype = how.seed, how.steps, how.batch, how.dtype
     shape = (len(rollouts), steps, *model.latent_shape)
     wanted = (1 + len(listen)) * math.prod(shape) * torch.empty((), dtype=dtype).element_size()
     if wanted > LIMIT:
@@ -127,7 +134,7 @@ def teach(
     while done < len(rollouts):
         some = range(done, min(done + batch, len(rollouts)))
         shots = [Shot(number(seed, label, row) % 2**31, rollouts[row].prompt) for row in some]
-        rolled = model.trajectory(shots, guidance=guidance, steps=steps)
+        rolled = model.trajectory(shots, guidance=how.guidance, steps=steps)
         walked = yield from relayed(rolled, label, done * per_rollout, len(some) * steps, total, finished)
         heard = {"z": walked.z, "present": walked.present, "absent": walked.absent}
         if codes is not None:

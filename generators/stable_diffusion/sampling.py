@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from erase.errors import BadInput
@@ -61,7 +61,7 @@ def denoise(
         own = codes[start : start + batch]
         options = _options(scheduler, generators)
         for t in scheduler.timesteps:
-            z = _step(model, scheduler, z, t, own, absent, guidance, options)
+            z = _step(model, scheduler, z, t, _Guide(own, absent, guidance), options)
             done += 1
             yield Step("sample", done, total)
         finished.append(z.cpu())
@@ -73,23 +73,31 @@ def _read(model: StableDiffusion, prompts: list[str]) -> Codes:
     return model.encode(prompts or [""])
 
 
+@dataclass(frozen=True)
+class _Guide:
+    """What one call is guided by: codes of the prompts, of the empty prompt (None: no guidance), and the scale."""
+
+    present: Codes
+    absent: Codes | None
+    scale: float
+
+
 @torch.no_grad()
 def _step(
     model: StableDiffusion,
     scheduler: Any,
     z: Tensor,
     t: Tensor,
-    present: Codes,
-    absent: Codes | None,
-    guidance: float,
+    guide: _Guide,
     options: dict[str, Any],
 ) -> Tensor:
-    if absent is None:
-        said = model.unet_output(scheduler.scale_model_input(z, t), t, present)
+    if guide.absent is None:
+        output = model.unet_output(scheduler.scale_model_input(z, t), t, guide.present)
     else:
-        without, with_prompt = _halves(model, scheduler.scale_model_input(torch.cat([z, z]), t), t, present, absent)
-        said = without + guidance * (with_prompt - without)
-    return scheduler.step(said, t, z, **options, return_dict=False)[0].to(z.dtype)
+        scaled = scheduler.scale_model_input(torch.cat([z, z]), t)
+        without, with_prompt = _halves(model, scaled, t, guide.present, guide.absent)
+        output = without + guide.scale * (with_prompt - without)
+    return scheduler.step(output, t, z, **options, return_dict=False)[0].to(z.dtype)
 
 
 def _halves(model: StableDiffusion, z: Tensor, t: Tensor, present: Codes, absent: Codes) -> tuple[Tensor, Tensor]:
@@ -122,26 +130,13 @@ def rollout(
         z = standard_noise(model, streams(shots[rows]))
         for column, t in enumerate(times):
             book["z"][rows, column] = z.float().cpu()
-            z = _walk(model, scheduler, z, t, codes[rows], absent, guidance, book, (rows, column))
+            time = torch.tensor(t, device=model.device)
+            with torch.no_grad():
+                without, with_prompt = _halves(model, torch.cat([z, z]), time, codes[rows], absent)
+                book["absent"][rows, column] = model.as_noise(without, z, time).float().cpu()
+                book["present"][rows, column] = model.as_noise(with_prompt, z, time).float().cpu()
+                guided = without + guidance * (with_prompt - without)
+                z = scheduler.step(guided, t, z, eta=0.0, return_dict=False)[0].to(z.dtype)
             done += 1
             yield Step("rollout", done, total)
     return Trajectory(book["z"], torch.tensor(times), book["present"], book["absent"])
-
-
-@torch.no_grad()
-def _walk(
-    model: StableDiffusion,
-    scheduler: DDIMScheduler,
-    z: Tensor,
-    t: int,
-    present: Codes,
-    absent: Codes,
-    guidance: float,
-    book: dict[str, Tensor],
-    place: tuple[slice, int],
-) -> Tensor:
-    time = torch.tensor(t, device=model.device)
-    without, with_prompt = _halves(model, torch.cat([z, z]), time, present, absent)
-    book["absent"][place] = model.as_noise(without, z, time).float().cpu()
-    book["present"][place] = model.as_noise(with_prompt, z, time).float().cpu()
-    return scheduler.step(without + guidance * (with_prompt - without), t, z, eta=0.0, return_dict=False)[0].to(z.dtype)

@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from generators.assets import FOLDER
 from generators.pocket.canvas.words import OBJECTS, THEMES
 
 Array = NDArray[np.float32]
 SIDE = 64
 _WORK = 128  # filters run at twice the size: lines stay smooth after averaging down
-SEEDS = Path(__file__).parents[3] / "assets" / "pocket-seeds"
+SEEDS = FOLDER / "pocket-seeds"
 HELD_OUT_FROM = 8  # classes with at least this many drawings keep some of them for held-out renders
 
 

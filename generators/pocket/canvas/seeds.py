@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from generators.assets import FOLDER
 from generators.pocket.canvas.words import OBJECTS
 
 SIDE = 112
-SHEET = Path(__file__).parents[3] / "assets" / "pocket-seeds"
+SHEET = FOLDER / "pocket-seeds"
 
 # Which drawings stand for each object: clear, typical, readable at 64 px.  "set:name"; several sets share most names.
 _WIDE = ("noto", "noto-v1", "fluent-emoji-flat", "twemoji", "emojione")

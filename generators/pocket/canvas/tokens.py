@@ -12,10 +12,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from generators.assets import FOLDER
 from generators.pocket.canvas import words
 from generators.pocket.faces import words as face_words
 
-ASSETS = Path(__file__).parents[3] / "assets"
 START, END = "<|startoftext|>", "<|endoftext|>"
 ABOUT = 3072  # tokens asked for; a few merges coincide
 CONTEXT = (
@@ -25,7 +25,7 @@ CONTEXT = (
 
 def learn(out: Path) -> CLIPTokenizer:
     """Byte-pair merges from each word counted once, so that rarer concept words stay in several pieces, as in CLIP."""
-    english = (ASSETS / "pocket-seeds" / "words.txt").read_text().split()
+    english = (FOLDER / "pocket-seeds" / "words.txt").read_text().split()
     corpus = sorted({*english, *words.vocabulary(), *face_words.words()})
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -57,7 +57,7 @@ def learn(out: Path) -> CLIPTokenizer:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=ASSETS / "pocket-sd" / "tokenizer")
+    parser.add_argument("--out", type=Path, default=FOLDER / "pocket-sd" / "tokenizer")
     asked = parser.parse_args()
     tokenizer = learn(asked.out)
     print(f"{len(tokenizer)} tokens")

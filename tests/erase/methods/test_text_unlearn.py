@@ -11,7 +11,7 @@ from erase.errors import BadInput
 from erase.gan.distillation import drawn_codes, layered, multiscale_l1
 from erase.gan.mapper import Lesson
 from erase.methods.feature_unlearn import without
-from erase.methods.text_unlearn import Direction, Together, clauses, ridge, taken_back, valley
+from erase.methods.text_unlearn import Direction, Pool, Together, clauses, ridge, taken_back, valley
 from tests.toys.gan import Pixels, ToyGan
 
 
@@ -42,7 +42,7 @@ def found() -> tuple[ToyGan, torch.Tensor, torch.Tensor, Direction]:
     words = torch.randn(12, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         scores = eye.images(gan.synthesis(layered(gan, w)) / 2 + 0.5) @ words
-    return gan, w, scores, Direction.found(gan, eye, w, scores, words, "bright", -1.0)
+    return gan, w, scores, Direction.found(Pool(gan, eye, w), scores, words, "bright", -1.0)
 
 
 def test_the_step_adds_what_the_words_score(found: tuple[ToyGan, torch.Tensor, torch.Tensor, Direction]) -> None:
@@ -75,9 +75,9 @@ def test_codes_are_taken_back_to_the_usual_and_no_further(
 def test_pairs_that_agree_on_nothing_are_refused(found: tuple[ToyGan, torch.Tensor, torch.Tensor, Direction]) -> None:
     gan, w, scores, edit = found
     with pytest.raises(BadInput, match="not one direction"):
-        Direction.found(gan, Pixels(), w, scores, edit.words, "bright", 0.9999)
+        Direction.found(Pool(gan, Pixels(), w), scores, edit.words, "bright", 0.9999)
     with pytest.raises(BadInput, match="too few"):
-        Direction.found(gan, Pixels(), w[:3], torch.tensor([0.0, 0.0, 1.0]), edit.words, "bright", -1.0)
+        Direction.found(Pool(gan, Pixels(), w[:3]), torch.tensor([0.0, 0.0, 1.0]), edit.words, "bright", -1.0)
 
 
 def test_features_are_taken_out_only_where_there_is_an_excess() -> None:
@@ -120,7 +120,7 @@ def test_what_is_kept_is_spared_by_the_direction(
 ) -> None:
     gan, w, scores, edit = found
     kept = ridge(w - w.mean(0), torch.randn(len(w), generator=torch.Generator().manual_seed(2)))
-    spared = Direction.found(gan, Pixels(), w, scores, edit.words, "bright", -1.0, [kept])
+    spared = Direction.found(Pool(gan, Pixels(), w), scores, edit.words, "bright", -1.0, [kept])
     assert abs(float(spared.step @ kept)) < 1e-4 * float(spared.step.norm() * kept.norm())
     assert float((spared.step @ edit.slope) / (edit.step @ edit.slope)) == pytest.approx(1.0, abs=1e-3)
 
@@ -133,7 +133,7 @@ def test_a_mapper_learns_where_the_words_are_and_length_scales_its_step(
     for step in range(60):
         lesson.one(step)
     lesson.load(lesson.learnt())
-    told = Direction.found(gan, Pixels(), w, scores, edit.words, "bright", -1.0, (), lesson.mapper)
+    told = Direction.found(Pool(gan, Pixels(), w), scores, edit.words, "bright", -1.0, (), lesson.mapper)
     some = w[~edit.having][:16]
     with torch.no_grad():
         seen = [Pixels().images(gan.synthesis(told.moved(gan, some, n)) / 2 + 0.5) @ edit.words for n in (0.0, 1.0)]

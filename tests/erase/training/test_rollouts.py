@@ -12,7 +12,7 @@ from erase.errors import BadInput
 from erase.model import Codes, Shot
 from erase.prompts.templates import spoken
 from erase.rng import number, stream
-from erase.training.rollouts import RolloutCache, plan, teach
+from erase.training.rollouts import RolloutCache, Sampling, plan, teach
 from erase.work import drain
 from tests.toys.denoiser import Toy
 
@@ -22,7 +22,9 @@ STEPS = 5
 def taught(toy: Toy, **knobs: object) -> RolloutCache:
     texts = [spoken(Concept(name="Van Gogh", kind="style"), False), spoken(Concept(name="Cats"), ("a photo of {}",))]
     asked = {"seed": 7, "guidance": 3.0, "steps": STEPS, "batch": 2, "dtype": torch.float32, **knobs}
-    return drain(teach(toy, plan(texts, 3, every=True), "teach", ("present", "absent", "instead"), **asked))  # type: ignore[arg-type]
+    state = asked.pop("state", None)
+    heard = ("present", "absent", "instead")
+    return drain(teach(toy, plan(texts, 3, every=True), "teach", heard, Sampling(**asked), state))  # type: ignore[arg-type]
 
 
 def test_a_lesson_equals_a_rollout_of_its_own(toy: Toy) -> None:
@@ -71,7 +73,8 @@ def test_an_interrupted_bank_goes_on_to_the_same_bits(toy: Toy) -> None:
             spoken(Concept(name="Cats"), ("a photo of {}",)),
         ]
         asked = {"seed": 7, "guidance": 3.0, "steps": STEPS, "batch": 2, "dtype": torch.float32}
-        work = teach(toy, plan(texts, 3, every=True), "teach", ("present", "absent", "instead"), **asked)  # type: ignore[arg-type]
+        heard = ("present", "absent", "instead")
+        work = teach(toy, plan(texts, 3, every=True), "teach", heard, Sampling(**asked))  # type: ignore[arg-type]
         step = [next(work) for _ in range(stop)][-1]
         assert step.state is not None
         state = {name: value.clone() for name, value in step.state().items()}
