@@ -1,4 +1,4 @@
-"""An installed copy is one package: whatever lies beside it or in the current folder, it runs its own code and models."""
+"""An installed copy is one package: whatever lies beside it or in the current folder, it runs its own code."""
 
 from __future__ import annotations
 

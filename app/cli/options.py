@@ -236,7 +236,7 @@ def _attack(parser: Parser, argv: Sequence[str]) -> None:
     attack = _value(argv, "--attack")
     if argv[:1] == ["attack"] and attack:
         from app.knobs import add_knobs
-        from benchmarks.attacks.every_attack import attack_kind
+        from benchmarks.attacks.registry import attack_kind
 
         name = match(attack, _attack_names(), "attack")
         add_knobs(parser, name, attack_kind(name))
@@ -264,7 +264,7 @@ def _method_names() -> list[str]:
 
 
 def _attack_names() -> list[str]:
-    from benchmarks.attacks.every_attack import every_attack
+    from benchmarks.attacks.registry import every_attack
 
     return every_attack()
 

@@ -15,8 +15,7 @@ from app.cli.progress import follow
 from app.knobs import given_knobs
 from app.models import Source, load, loading, source
 from benchmarks.attacks.engine import Attack
-from benchmarks.attacks.every_attack import ON_GANS, every_attack
-from benchmarks.attacks.registry import build, name_of
+from benchmarks.attacks.registry import ON_GANS, build, every_attack, name_of
 from benchmarks.attacks.run import AttackReport
 from benchmarks.attacks.run import attack as attacked
 from benchmarks.report import Report

@@ -67,7 +67,7 @@ def methods(args: argparse.Namespace) -> Answer:
 def attacks(args: argparse.Namespace) -> Answer:
     """All attacks in a line each, or one with its knobs."""
     from app.knobs import described, in_short
-    from benchmarks.attacks.every_attack import attack_kind, every_attack
+    from benchmarks.attacks.registry import attack_kind, every_attack
 
     if args.name:
         name = match(args.name, every_attack(), "attack")

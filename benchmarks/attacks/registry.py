@@ -1,6 +1,7 @@
-"""The attacks: every file in `diffusion` is one, a frozen pydantic model with paper, presets, begin and advance.
+"""The attacks: every file in `diffusion` is one, and so is every file in `gan` that `ON_GANS` names.
 
-An attack's name is its file's, with `-` for `_`; its fields are its knobs.
+An attack is a frozen pydantic model with a paper and presets; its name is its file's, with `-` for `_`, and its fields
+are its knobs. On a diffusion model it has `begin` and `advance`, on a GAN `search`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from erase.methods.registry import filled
 if TYPE_CHECKING:
     from benchmarks.attacks.engine import Attack
 
+# Spelt out, so that a list of names does not wait for torch.
+ON_GANS = ("code-inversion", "latent-search", "prompt-boundary")
+
 
 def attack_names() -> list[str]:
-    """The names of all attacks, sorted."""
+    """The names of the attacks on diffusion models, sorted."""
     return sorted(
         file.stem.replace("_", "-")
         for file in (Path(__file__).parent / "diffusion").glob("*.py")
@@ -26,21 +30,36 @@ def attack_names() -> list[str]:
     )
 
 
+def every_attack() -> list[str]:
+    """The names of all attacks: first those on diffusion models, then those on GANs."""
+    return [*attack_names(), *ON_GANS]
+
+
+def attack_kind(name: str) -> type:
+    """The attack of this name, on either family of models; raises BadInput with the nearest guess."""
+    known = match(name, every_attack(), "attack")
+    return _attack_in("gan", known, "search") if known in ON_GANS else attack_class(known)
+
+
 def attack_class(name: str) -> type[Attack]:
-    """The attack of this name; raises BadInput with the nearest guess."""
-    known = match(name, attack_names(), "attack")
-    module = importlib.import_module(f"benchmarks.attacks.diffusion.{known.replace('-', '_')}")
+    """The attack on diffusion models of this name; raises BadInput with the nearest guess."""
+    return _attack_in("diffusion", match(name, attack_names(), "attack"), "advance")
+
+
+def _attack_in(family: str, known: str, verb: str) -> Any:
+    """The one class with that method which an attack's module defines."""
+    module = importlib.import_module(f"benchmarks.attacks.{family}.{known.replace('-', '_')}")
     found = [
         thing
         for thing in vars(module).values()
-        if isinstance(thing, type) and thing.__module__ == module.__name__ and hasattr(thing, "advance")
+        if isinstance(thing, type) and thing.__module__ == module.__name__ and hasattr(thing, verb)
     ]
     if len(found) != 1:
         raise BadInput(f"{module.__file__} should define one attack; it defines {len(found)}.")
     return found[0]
 
 
-def name_of(attack: Attack) -> str:
+def name_of(attack: object) -> str:
     """The name under which an attack is asked for."""
     return type(attack).__module__.rpartition(".")[2].replace("_", "-")
 

@@ -24,7 +24,8 @@ from benchmarks.attacks.registry import name_of
 from benchmarks.judging.judge import judge
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.pictures.contact_sheet import ContactSheet
-from benchmarks.probes.base import BUNDLED, Probe, identity, open_probe, probe_of
+from benchmarks.probes.base import Probe, identity
+from benchmarks.probes.open_probe import BUNDLED, open_probe, probe_of
 from benchmarks.report import Better, Report, Score
 from benchmarks.suites.prompts import Row, digest, fitting, suite_rows
 from benchmarks.suites.suite import Suite, load_suite

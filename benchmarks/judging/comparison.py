@@ -16,6 +16,7 @@ from benchmarks.metrics.accuracy import Accuracies, Row, Rules, Share, accuracie
 from benchmarks.metrics.alignment import Clip, feature_distance
 from benchmarks.metrics.cost import Cost
 from benchmarks.metrics.distribution import fid, kid
+from benchmarks.metrics.intervals import Z
 from benchmarks.probes.base import Probe, identity
 from benchmarks.report import Better, Score
 from benchmarks.suites.suite import Cell, Suite, Target
@@ -142,7 +143,7 @@ def _distances(sitting: Comparison, rules: Rules, reference: Tensor | Reference 
         found, unedited = distance(goal, drawn), distance(goal, base)
         thin = name == "FID" and len(drawn) <= drawn.shape[1]
         hint = "; fewer images than features, so trust KID more" if thin else ""
-        share = Share(found.value, found.n, found.low, found.high, found.interval)
+        share = Share(found.value, found.n, found.low, found.high, found.method)
         scores[name] = _of_share(
             share, unedited.value, f"{identity(sitting.probe)} features", note + hint, better="low"
         )
@@ -193,7 +194,7 @@ def _mean(values: Tensor, baseline: float, better: Better, name: str, note: str)
     """A mean over images with its normal 95 % interval; sorted first, so that the order of images changes no bit."""
     ordered, n = values.double().sort().values, len(values)
     mean = float(ordered.mean()) if n else math.nan
-    half = 1.96 * float(ordered.std()) / math.sqrt(n) if n > 1 else 0.0
+    half = Z * float(ordered.std()) / math.sqrt(n) if n > 1 else 0.0
     return _of_share(Share(mean, n, mean - half, mean + half, "normal-over-images"), baseline, name, note, better)
 
 

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.judging.comparison import costs
-from benchmarks.judging.judge_gan import Read, Reader, _codes, _drawn, _score
+from benchmarks.judging.gan_samples import codes_of, draw_codes, to_score
 from benchmarks.metrics.alignment import feature_distance
 from benchmarks.metrics.cost import Cost
 from benchmarks.metrics.distribution import fid
 from benchmarks.metrics.gan import drift
+from benchmarks.metrics.intervals import normal
+from benchmarks.probes.faces import Read, Reader
 from benchmarks.report import Report, Score
 from benchmarks.suites.gan_suite import GanSuite
 from erase.edit import Edit
@@ -34,14 +36,14 @@ def judge_identity(
     """
     seeds = [int(seed) for seed in edit.about["seeds"]]
     others = [seed for seed in range(plan.first_seed, plan.first_seed + plan.images) if seed not in seeds]
-    who, ws = _codes(model, seeds), _codes(model, others)
+    who, ws = codes_of(model, seeds), codes_of(model, others)
     towards = ws[:NEAR].repeat_interleave(len(who), 0)
     around = torch.cat([who, torch.lerp(who.repeat(len(towards) // len(who), 1, 1), towards, REACH)])
     reads: list[tuple[Read, Read]] = []
     for codes, name in ((around, "the identity"), (ws, "everybody else")):
-        before = yield from _drawn(model, codes, reader, f"draw {name} before")
+        before = yield from draw_codes(model, codes, reader, f"draw {name} before")
         with edit.applied(model.network):
-            after = yield from _drawn(model, codes, reader, f"draw {name} after")
+            after = yield from draw_codes(model, codes, reader, f"draw {name} after")
         reads.append((before, after))
     (person, gone), (before, after) = reads
     name = f"{reader.name} features"
@@ -52,14 +54,14 @@ def judge_identity(
     }
     found = fid(before.features, after.features)
     low, high = (found.value if math.isnan(edge) else edge for edge in (found.low, found.high))
-    scores["FID"] = _score(found.value, found.n, low, high, 0.0, "low", name, "everybody else, after against before")
+    scores["FID"] = to_score(found.value, found.n, low, high, 0.0, "low", name, "everybody else, after against before")
     moved = feature_distance(before.features, after.features)
-    half = 1.96 * float(moved.std()) / math.sqrt(len(moved))
-    scores["LPIPS"] = _score(float(moved.mean()), len(moved), float(moved.mean()) - half, float(moved.mean()) + half,
+    mean = normal(moved)
+    scores["LPIPS"] = to_score(mean.value, mean.n, mean.low, mean.high,
                              0.0, "low", f"{reader.name} feature distance", "everybody else")  # fmt: skip
     for column, attribute in enumerate(reader.probe.attributes):
         change = drift(before.labels[:, column], after.labels[:, column])
-        scores[f"drift.{attribute.replace(' ', '_')}"] = _score(
+        scores[f"drift.{attribute.replace(' ', '_')}"] = to_score(
             change.net.value, len(others), change.net.low, change.net.high, 0.0, "low", reader.name,
             f"{100 * change.churn:.1f} % of seeds changed",
         )  # fmt: skip
@@ -74,5 +76,5 @@ def judge_identity(
 
 def _alike(before: Read, after: Read, better: Any, name: str, note: str) -> Score:
     cosines: Tensor = F.cosine_similarity(before.features.double(), after.features.double(), dim=1)
-    mean, half = float(cosines.mean()), 1.96 * float(cosines.std()) / math.sqrt(len(cosines))
-    return _score(mean, len(cosines), mean - half, mean + half, 1.0, better, name, note)
+    mean = normal(cosines)
+    return to_score(mean.value, mean.n, mean.low, mean.high, 1.0, better, name, note)

@@ -20,7 +20,8 @@ from benchmarks.judging.sampler_agreement import agreement, sampler_of
 from benchmarks.metrics.accuracy import PRESETS, Rules, wilson
 from benchmarks.metrics.alignment import Clip, clip
 from benchmarks.metrics.cost import Cost
-from benchmarks.probes.base import Probe, probe_of
+from benchmarks.probes.base import Probe
+from benchmarks.probes.open_probe import probe_of
 from benchmarks.report import Report, Score
 from benchmarks.suites.suite import Cell, Suite, load_suite
 from erase.concept import Concept

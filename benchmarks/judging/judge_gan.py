@@ -2,86 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.judging.comparison import costs
+from benchmarks.judging.gan_identity import judge_identity
+from benchmarks.judging.gan_samples import BATCH, codes_of, draw_codes, to_score
 from benchmarks.judging.judge import erased
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.metrics.alignment import feature_distance
 from benchmarks.metrics.cost import Cost
 from benchmarks.metrics.distribution import fid, kid
 from benchmarks.metrics.gan import drift, gamma_normalised, pul, wasserstein
+from benchmarks.metrics.intervals import normal
 from benchmarks.metrics.perceptual import Lpips, lpips
-from benchmarks.report import Better, Report, Score
+from benchmarks.probes.faces import Read, Reader
+from benchmarks.report import Report, Score
 from benchmarks.suites.gan_suite import GanSuite, gan_suite
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import Gan
 from erase.work import Step, Work
-from generators.assets import assets
-from generators.clip import fitted
-from generators.pocket.faces.probe import FaceProbe, load_face_probe
 from generators.pocket.faces.words import attribute
 
 GAN_SUITE = "pocket-faces"
-BATCH = 50
+
+
 LENGTHS = (1.0, 1.5, 2.0, 3.0)  # how far codes are moved towards the concept, in steps of the usual difference
+
+
 PLAIN = 0.8  # the mean score at which they are far enough
-
-
-@dataclass(frozen=True)
-class Read:
-    """What the probe reads in n images: probabilities [n attribute] and features [n f]."""
-
-    sure: Tensor
-    features: Tensor
-
-    @property
-    def labels(self) -> Tensor:
-        return self.sure > 0.5
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A probe of face attributes with its name, and the read-off pictures of the data."""
-
-    probe: FaceProbe
-    name: str
-    reference: Read
-
-    @staticmethod
-    def of(suite: GanSuite, device: torch.device) -> Reader:
-        """BadInput where one of the suite's two files is missing."""
-        path, data = assets() / suite.probe, assets() / suite.reference
-        for file in (path, data):
-            if not file.is_file():
-                raise BadInput(
-                    f"The bundled file {file.name} is missing: there is no {file}; install the program again."
-                )
-        held = load_file(data)
-        sha = hashlib.sha256(path.read_bytes()).hexdigest()
-        labels = held["labels"].float()
-        return Reader(
-            load_face_probe(path).to(device), f"{path.stem}@{sha[:8]}", Read(labels, held["features"].float())
-        )
-
-    def column(self, name: str) -> int:
-        return self.probe.attributes.index(name)
-
-    @torch.no_grad()
-    def read(self, images: Tensor) -> Read:
-        """Images as raw output of a generator; they are rounded as pictures are."""
-        pixels = ((images / 2 + 0.5).clamp(0, 1) * 255).round() / 255
-        logits, features = self.probe(fitted(pixels.float(), 64))
-        return Read(logits.sigmoid().cpu(), features.cpu())
 
 
 def judge_gan(
@@ -96,15 +50,13 @@ def judge_gan(
     plan = suite if isinstance(suite, GanSuite) else gan_suite(suite)
     reader = Reader.of(plan, model.device)
     if edit is not None and edit.about.get("seeds"):
-        from benchmarks.judging.gan_identity import judge_identity
-
         return (yield from judge_identity(model, edit, plan, reader, cost, job))
     targets = [attribute(clause) for name in erased(edit) for clause in name.split(" and ")] if edit else []
     if edit is not None and not targets:
         raise BadInput("This edit does not say what it erased, so nothing can be scored.")
     seeds = range(plan.first_seed, plan.first_seed + plan.images)
-    ws = _codes(model, seeds)
-    before = yield from _drawn(model, ws, reader, "draw before")
+    ws = codes_of(model, seeds)
+    before = yield from draw_codes(model, ws, reader, "draw before")
     about = {
         "base": model.fingerprint, "suite": {"name": plan.name, "version": plan.version},
         "seeds": [seeds[0], seeds[-1]],
@@ -116,15 +68,15 @@ def judge_gan(
                       marks=tuple(_foreign(model)))  # fmt: skip
     columns = [reader.column(name) for name in targets]
     bare, move = _move(ws, before, columns, plan.pairs)
-    original = yield from _drawn(model, bare, reader, "draw pairs")
+    original = yield from draw_codes(model, bare, reader, "draw pairs")
     for length in LENGTHS:
         moved = bare + length * move
-        added = yield from _drawn(model, moved, reader, f"draw pairs moved {length:g} times")
+        added = yield from draw_codes(model, moved, reader, f"draw pairs moved {length:g} times")
         if float(added.sure[:, columns].amax(1).mean()) > PLAIN:
             break
     with edit.applied(model.network):
-        after = yield from _drawn(model, _codes(model, seeds), reader, "draw after")
-        left = yield from _drawn(model, moved, reader, "draw pairs after")
+        after = yield from draw_codes(model, codes_of(model, seeds), reader, "draw after")
+        left = yield from draw_codes(model, moved, reader, "draw pairs after")
     scores = of_unlearning(before, after, reader, targets) | _gamma(reader, targets, original, added, left)
     if (perceived := lpips(model.device)) is not None:
         bare_seeds = [seed for seed, had in zip(seeds, before.labels[:, columns].any(1), strict=True) if not had]
@@ -153,9 +105,9 @@ def of_gan(seen: Read, reader: Reader) -> dict[str, Score]:
         rate, data = (float(read.labels[:, column].double().mean()) for read in (seen, reader.reference))
         low, high = wilson(rate, n)
         note = f"the data: {100 * data:.1f} %"
-        scores[f"attribute_rate.{_key(name)}"] = _score(rate, n, low, high, rate, "high", reader.name, note)
+        scores[f"attribute_rate.{_key(name)}"] = to_score(rate, n, low, high, rate, "high", reader.name, note)
     sure = float(((seen.sure - 0.5).abs() > 0.4).all(1).double().mean())
-    scores["certain"] = _score(sure, n, *wilson(sure, n), sure, "high", reader.name,
+    scores["certain"] = to_score(sure, n, *wilson(sure, n), sure, "high", reader.name,
                                "share of images whose every attribute the probe is 90 % sure of")  # fmt: skip
     return scores | _distances(seen, seen, reader, torch.ones(len(reader.reference.sure), dtype=torch.bool), "all data")
 
@@ -167,7 +119,7 @@ def of_unlearning(before: Read, after: Read, reader: Reader, targets: Sequence[s
     share, n = pul(had, has), int(had.sum())
     rates = f"{', '.join(targets)}: {100 * float(had.double().mean()):.1f} % of images before, "
     rates += f"{100 * float(has.double().mean()):.1f} % after, the same {len(had)} seeds"
-    scores = {"PUL": _score(share.value, n, share.low, share.high, 0.0, "high", reader.name, rates)}
+    scores = {"PUL": to_score(share.value, n, share.low, share.high, 0.0, "high", reader.name, rates)}
     bare = ~reader.reference.labels[:, columns].any(1)
     scores |= _distances(before, after, reader, bare, f"data without {' or '.join(targets)}; unedited: all data")
     scores["Ret-FID"] = _to_retrained(before, after, had, reader)
@@ -182,7 +134,7 @@ def of_unlearning(before: Read, after: Read, reader: Reader, targets: Sequence[s
             f"{100 * found.before:.1f} % before, {100 * found.after:.1f} % after; {100 * found.churn:.1f} % of seeds "
         )
         note += "changed; nearer zero is better"
-        scores[f"drift.{_key(name)}"] = _score(
+        scores[f"drift.{_key(name)}"] = to_score(
             found.net.value, len(had), found.net.low, found.net.high, 0.0, "low", reader.name, note
         )
     return scores
@@ -194,9 +146,9 @@ def _lpips(model: Gan, edit: Edit, seeds: Sequence[int], perceived: Lpips) -> Wo
     for start in range(0, len(seeds), BATCH):
         chunk = seeds[start : start + BATCH]
         with torch.no_grad():
-            one = model.synthesis(_codes(model, chunk))
+            one = model.synthesis(codes_of(model, chunk))
             with edit.applied(model.network):
-                other = model.synthesis(_codes(model, chunk))
+                other = model.synthesis(codes_of(model, chunk))
             parts.append(perceived(one, other))
         yield Step("LPIPS", start + len(chunk), len(seeds))
     return _untouched(torch.cat(parts) if parts else torch.zeros(0), perceived.name)
@@ -204,8 +156,8 @@ def _lpips(model: Gan, edit: Edit, seeds: Sequence[int], perceived: Lpips) -> Wo
 
 def _untouched(moved: Tensor, name: str) -> Score:
     """How far images [n] that never showed the concept have moved, on average."""
-    mean, half = float(moved.mean()), 1.96 * float(moved.std()) / math.sqrt(max(1, len(moved)))
-    return _score(mean, len(moved), mean - half, mean + half, 0.0, "low", name, "images that never showed the concept")
+    mean = normal(moved)
+    return to_score(mean.value, mean.n, mean.low, mean.high, 0.0, "low", name, "images that never showed the concept")
 
 
 def _gamma(reader: Reader, targets: Sequence[str], original: Read, added: Read, left: Read) -> dict[str, Score]:
@@ -218,8 +170,8 @@ def _gamma(reader: Reader, targets: Sequence[str], original: Read, added: Read, 
     )
     resampled = _resampled(a, b, o)
     return {
-        "gamma": _score(raw, n, raw, raw, 0.0, "high", reader.name, f"Wasserstein-1 of scores; {shown}"),
-        "gamma_normalised": _score(share, n, *resampled, 0.0, "high", reader.name, f"1 is back to unmoved; {shown}"),
+        "gamma": to_score(raw, n, raw, raw, 0.0, "high", reader.name, f"Wasserstein-1 of scores; {shown}"),
+        "gamma_normalised": to_score(share, n, *resampled, 0.0, "high", reader.name, f"1 is back to unmoved; {shown}"),
     }
 
 
@@ -242,7 +194,7 @@ def _distances(before: Read, after: Read, reader: Reader, rows: Tensor, against:
         found = distance(goal[:n], after.features[:n])
         base = distance(reader.reference.features[:n], before.features[:n]).value
         low, high = (found.value if math.isnan(edge) else edge for edge in (found.low, found.high))
-        scores[name] = _score(found.value, n, low, high, base, "low", f"{reader.name} features", f"against {against}")
+        scores[name] = to_score(found.value, n, low, high, base, "low", f"{reader.name} features", f"against {against}")
     return scores
 
 
@@ -256,22 +208,7 @@ def _to_retrained(before: Read, after: Read, had: Tensor, reader: Reader) -> Sco
     n = min(len(goal), int((~first).sum()))
     found, base = (fid(goal[:n], read.features[~first][:n]) for read in (after, before))
     note = "against the unedited GAN's images without the concept, of other seeds; no GAN was retrained"
-    return _score(found.value, n, found.low, found.high, base.value, "low", f"{reader.name} features", note)
-
-
-def _codes(model: Gan, seeds: Sequence[int]) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model.mapping(model.latents(seeds[i : i + 500])) for i in range(0, len(seeds), 500)])
-
-
-def _drawn(model: Gan, ws: Tensor, reader: Reader, stage: str) -> Work[Read]:
-    parts: list[Read] = []
-    for chunk in ws.split(BATCH):
-        with torch.no_grad():
-            images = model.synthesis(chunk)
-        parts.append(reader.read(images))
-        yield Step(stage, sum(len(part.sure) for part in parts), len(ws))
-    return Read(torch.cat([part.sure for part in parts]), torch.cat([part.features for part in parts]))
+    return to_score(found.value, n, found.low, found.high, base.value, "low", f"{reader.name} features", note)
 
 
 def _move(ws: Tensor, seen: Read, columns: Sequence[int], most: int) -> tuple[Tensor, Tensor]:
@@ -290,16 +227,6 @@ def _move(ws: Tensor, seen: Read, columns: Sequence[int], most: int) -> tuple[Te
     length = (odds[had].mean() - odds[~had].mean()) / slope.square().sum()
     bare = ws[~had][:most]
     return bare, (length * slope).to(ws)
-
-
-def _score(
-    value: float, n: int, low: float, high: float, baseline: float, better: Better, name: str, note: str
-) -> Score:
-    if math.isnan(value):
-        return Score(value=value, n=n, low=value, high=value, baseline=math.nan, better=better, probe=name, note=note)
-    low, high = (value if math.isnan(edge) else edge for edge in (low, high))
-    return Score(value=value, n=n, low=min(low, value), high=max(high, value), baseline=baseline, better=better,
-                 probe=name, note=note)  # fmt: skip
 
 
 def _key(name: str) -> str:

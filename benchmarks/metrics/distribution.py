@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from benchmarks.metrics.intervals import Interval, Z
 from erase.errors import BadInput
 
 FOLDS = 10
-
-
-@dataclass(frozen=True)
-class Distance:
-    """A distance between two sets of images, n of each, with its interval and how that was made."""
-
-    value: float
-    n: int
-    low: float
-    high: float
-    interval: str
 
 
 class Given(nn.Module):
@@ -38,7 +27,7 @@ class Given(nn.Module):
         return features
 
 
-def fid(reference: Tensor, drawn: Tensor) -> Distance:
+def fid(reference: Tensor, drawn: Tensor) -> Interval:
     """The Fréchet distance of two feature sets [n f] (arXiv 1706.08500), with a 10-fold jackknife over images.
 
     FID is biased in n, so sets of different size are refused (BadInput); fewer than two images give NaN.
@@ -46,18 +35,18 @@ def fid(reference: Tensor, drawn: Tensor) -> Distance:
     reference, drawn = _paired(reference, drawn)
     n = len(drawn)
     if n < 2:
-        return Distance(math.nan, n, math.nan, math.nan, "")
+        return Interval(math.nan, math.nan, math.nan, n)
     value = _fid(reference, drawn)
     if n < 2 * FOLDS:
-        return Distance(value, n, math.nan, math.nan, "")
+        return Interval(value, math.nan, math.nan, n)
     # Shuffled, because images come sorted: a fold must not be one object.
     fold = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % FOLDS
     left = torch.tensor([_fid(reference[fold != k], drawn[fold != k]) for k in range(FOLDS)], dtype=torch.float64)
     error = math.sqrt((FOLDS - 1) / FOLDS * float((left - left.mean()).square().sum()))
-    return Distance(value, n, max(0.0, value - 1.96 * error), value + 1.96 * error, "jackknife-over-images")
+    return Interval(value, max(0.0, value - Z * error), value + Z * error, n, "jackknife-over-images")
 
 
-def kid(reference: Tensor, drawn: Tensor, *, subsets: int = 100, size: int = 100, seed: int = 0) -> Distance:
+def kid(reference: Tensor, drawn: Tensor, *, subsets: int = 100, size: int = 100, seed: int = 0) -> Interval:
     """The unbiased squared MMD of two feature sets [n f], kernel (x·y/f + 1)³ (arXiv 1801.01401): mean ± sd of subsets.
 
     `size` is the images per subset, at most half of those there are, so that subsets differ.
@@ -65,7 +54,7 @@ def kid(reference: Tensor, drawn: Tensor, *, subsets: int = 100, size: int = 100
     reference, drawn = _paired(reference, drawn)
     n = len(drawn)
     if n < 4:
-        return Distance(math.nan, n, math.nan, math.nan, "")
+        return Interval(math.nan, math.nan, math.nan, n)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         # The warning says that all features are kept, which is what they are for here.
         warnings.simplefilter("ignore", UserWarning)
@@ -77,7 +66,7 @@ def kid(reference: Tensor, drawn: Tensor, *, subsets: int = 100, size: int = 100
         metric.update(reference, real=True)
         metric.update(drawn, real=False)
         mean, sd = (float(part) for part in metric.compute())
-    return Distance(mean, n, mean - sd, mean + sd, "subset-sd")
+    return Interval(mean, mean - sd, mean + sd, n, "subset-sd")
 
 
 def _paired(reference: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:

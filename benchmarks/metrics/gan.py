@@ -8,17 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.metrics.intervals import Interval, normal
+
 FEWEST = 50  # images with the concept below which a share of them says little
 BOOTSTRAPS = 1000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def pul(before: Tensor, after: Tensor) -> Interval:
@@ -27,7 +20,7 @@ def pul(before: Tensor, after: Tensor) -> Interval:
     The interval is a bootstrap over z. Negative where more images show it than before.
     """
     if int(before.sum()) < FEWEST:
-        return Interval(math.nan, math.nan, math.nan)
+        return Interval(math.nan, math.nan, math.nan, int(before.sum()))
     both = torch.stack([before, after]).double()
 
     def share(counts: Tensor) -> Tensor:
@@ -38,7 +31,7 @@ def pul(before: Tensor, after: Tensor) -> Interval:
     spread = share(both[:, drawn].sum(2)).sort().values
     low, high = (float(spread[round(q * (BOOTSTRAPS - 1))]) for q in (0.025, 0.975))
     value = float(share(both.sum(1)))
-    return Interval(value, min(low, value), max(high, value))
+    return Interval(value, min(low, value), max(high, value), int(before.sum()), "bootstrap-over-codes")
 
 
 def wasserstein(one: Tensor, other: Tensor) -> float:
@@ -73,8 +66,7 @@ class Drift:
 def drift(before: Tensor, after: Tensor) -> Drift:
     """Of labels [n], bool."""
     change = after.double() - before.double()
-    net, half = float(change.mean()), 1.96 * float(change.std()) / math.sqrt(len(change))
     return Drift(
-        Interval(net, net - half, net + half),
+        normal(change),
         float((before != after).double().mean()), float(before.double().mean()), float(after.double().mean()),
     )  # fmt: skip

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.judging.judge_gan import Reader
 from benchmarks.pictures.grid import Line, Pair, Verdict, grid
+from benchmarks.probes.faces import Reader
 from benchmarks.report import Report, shown
 from benchmarks.suites.gan_suite import GanSuite
 from erase.edit import Edit

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.judging.judge import erased
-from benchmarks.judging.judge_gan import Reader
 from benchmarks.pages.face_grid import COLUMNS, LOOKED_AT
 from benchmarks.pages.strengths import STRENGTHS, Looked
 from benchmarks.pictures.grid import Line, Pair, Verdict
+from benchmarks.probes.faces import Reader
 from benchmarks.suites.gan_suite import GanSuite
 from erase.concept import Concept
 from erase.edit import Edit

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from benchmarks.judging.judge import erased
 from benchmarks.judging.predictions import sampled
 from benchmarks.pictures.grid import Line, Pair, Verdict, grid
-from benchmarks.probes.base import Probe, probe_of
+from benchmarks.probes.base import Probe
+from benchmarks.probes.open_probe import probe_of
 from benchmarks.report import Report, shown
 from benchmarks.suites.suite import Suite, Target, load_suite
 from erase.concept import Concept

@@ -11,7 +11,8 @@ from benchmarks.judging.judge import erased
 from benchmarks.judging.predictions import sampled
 from benchmarks.pages.gallery import rows_for, verdicts
 from benchmarks.pictures.grid import Line, Pair, Verdict
-from benchmarks.probes.base import identity, probe_of
+from benchmarks.probes.base import identity
+from benchmarks.probes.open_probe import probe_of
 from benchmarks.suites.suite import Suite
 from erase.edit import Edit
 from erase.errors import BadInput

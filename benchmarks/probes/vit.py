@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.probes.base import CanvasProbe, Probe
+from benchmarks.probes.base import Probe
+from benchmarks.probes.canvas import CanvasProbe
 from erase.errors import BadInput
 
 FILES = {"style": "style50.pth", "object": "style50_cls.pth"}

@@ -11,7 +11,8 @@ from torch import Tensor
 from benchmarks.attacks.engine import Attack, AttackTarget, chase
 from benchmarks.attacks.registry import build
 from benchmarks.metrics.cost import metered
-from benchmarks.probes.base import Probe, Seen, open_probe
+from benchmarks.probes.base import Probe, Seen
+from benchmarks.probes.open_probe import open_probe
 from benchmarks.speed.methods import Plan, Speed, counted
 from benchmarks.suites.prompts import Row, suite_rows
 from benchmarks.suites.suite import Suite, load_suite

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.metrics.accuracy import bootstrap
 from benchmarks.metrics.cost import metered
-from benchmarks.probes.base import identity, open_probe
+from benchmarks.probes.base import identity
+from benchmarks.probes.open_probe import open_probe
 from benchmarks.report import put, same_job
 from benchmarks.studies.common import Round
 from benchmarks.suites.suite import Suite, Target

@@ -13,7 +13,7 @@ from benchmarks.judging.comparison import Comparison, costs, of_edit
 from benchmarks.judging.predictions import answers, remembered
 from benchmarks.metrics.accuracy import PRESETS
 from benchmarks.metrics.cost import metered
-from benchmarks.probes.base import open_probe
+from benchmarks.probes.open_probe import open_probe
 from benchmarks.report import Score, shown
 from benchmarks.studies.common import concept
 from benchmarks.suites.suite import Cell, Suite, Target

@@ -20,7 +20,8 @@ from benchmarks.judging.judge import check_labels, erased
 from benchmarks.judging.predictions import Predictions, answers
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.pages.gallery import by_distance, reworded
-from benchmarks.probes.base import Probe, identity, open_probe
+from benchmarks.probes.base import Probe, identity
+from benchmarks.probes.open_probe import open_probe
 from benchmarks.suites.suite import Cell, Suite, Target, load_suite
 from erase.edit import Edit
 from erase.errors import BadInput

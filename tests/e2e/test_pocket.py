@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from benchmarks.metrics.alignment import clip
-from benchmarks.probes.base import probe
+from benchmarks.probes.open_probe import open_probe
 from generators.loading import load
 from generators.pocket.canvas.data import canvas_data
 from generators.pocket.canvas.words import OBJECTS, THEMES, spoken
@@ -88,7 +88,7 @@ def agrees(measured: float, told: float, n: int) -> bool:
 def test_the_probes_read_held_out_renders_and_reconstructions(
     name: str, renders: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    reader, (images, styles, objects) = probe(name), renders
+    reader, (images, styles, objects) = open_probe(name), renders
     assert reader.held_out["n"] == 6000
     assert reader.held_out["style"] >= 0.99
     assert reader.held_out["object"] >= 0.95

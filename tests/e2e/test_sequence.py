@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.probes.base import open_probe
+from benchmarks.probes.open_probe import open_probe
 from erase.edit import Edit
 from erase.model import Shot
 from erase.work import drain

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.attacks.engine import AttackTarget, chase
-from benchmarks.attacks.every_attack import ON_GANS, attack_kind, every_attack
 from benchmarks.attacks.gan.run import attack_gan
 from benchmarks.attacks.gan.run import build as build_on_gans
-from benchmarks.attacks.registry import attack_class, attack_names, build
+from benchmarks.attacks.registry import ON_GANS, attack_class, attack_kind, attack_names, build, every_attack
 from benchmarks.attacks.run import attack
 from benchmarks.probes.base import Seen
 from benchmarks.report import Report
@@ -180,7 +179,8 @@ def test_every_knob_of_an_attack_on_a_gan(name: str, tmp_path: Path) -> None:
     found = {said: told(knobs) for said, knobs in turned(attack_kind(name), ON_GANS_QUICK[name])}
     found |= {"seed=1": told(ON_GANS_QUICK[name], 1), "unedited": told(ON_GANS_QUICK[name], 0, None)}
     for each in found.values():
-        each["job"].pop("probe")  # named after a file whose bits other arithmetic changes
+        for named in (each["job"], *each["scores"].values()):
+            named.pop("probe")  # named after a file whose bits other arithmetic changes
     check(f"attacks/{name}", {key: value if key == "base" else [value["scores"], value["rows"]]
                               for key, value in found.items()})  # fmt: skip
 

@@ -22,8 +22,9 @@ from benchmarks.metrics.distribution import fid, kid
 from benchmarks.metrics.gan import Drift, drift, gamma_normalised, pul, wasserstein
 from benchmarks.metrics.interference import interference
 from benchmarks.metrics.perceptual import WEIGHTS, lpips
-from benchmarks.probes.base import Seen, open_probe
+from benchmarks.probes.base import Seen
 from benchmarks.probes.clip import ZeroShot
+from benchmarks.probes.open_probe import open_probe
 from benchmarks.report import Report
 from benchmarks.studies.equal_budget import Line
 from benchmarks.studies.equal_budget import compared as at_equal_cost

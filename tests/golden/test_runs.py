@@ -58,7 +58,10 @@ def listing(where: Path) -> dict[str, Any]:
         elif path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 about = {key: shape(json.loads(value)) for key, value in sorted((file.metadata() or {}).items())}
-                found[name] = {"tensors": len(list(file.keys())), "metadata": about}
+                short = {"tensors": len(list(file.keys())), "metadata": about}
+            named = re.sub("[0-9a-f]{16}", "HASH", name)  # of an edit, which other arithmetic changes
+            found.setdefault(named, []).append(short)
+            found[named].sort(key=lambda each: each["tensors"])
         else:
             found[name] = "a file"
     return found

@@ -12,7 +12,7 @@ from app.sweeps.cells import chain
 from app.verbs.listings import METRICS
 from app.web import actions
 from app.web.page import page
-from benchmarks.attacks.every_attack import attack_kind, every_attack
+from benchmarks.attacks.registry import attack_kind, every_attack
 from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
 from benchmarks.suites.suite import load_suite, suite_names
 from benchmarks.sweeps.sweep import cells, read_sweep

@@ -9,116 +9,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.every_attack import ON_GANS
-from benchmarks.attacks.registry import budgeted
-from benchmarks.judging.judge_gan import Reader
+from benchmarks.attacks.gan.base import FEW, POOL, AttackTarget
+from benchmarks.attacks.gan.code_inversion import Inversion
+from benchmarks.attacks.gan.latent_search import LatentSearch
+from benchmarks.attacks.gan.prompt_boundary import PromptBoundary, directions
+from benchmarks.attacks.registry import ON_GANS, attack_kind, budgeted, name_of
 from benchmarks.metrics.accuracy import wilson
+from benchmarks.probes.faces import Reader
 from benchmarks.report import Report, Score
 from benchmarks.suites.gan_suite import GanSuite, gan_suite
 from erase.borrow import borrowed
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput, match
-from erase.gan.distillation import drawn_codes, layered, multiscale_l1
-from erase.methods.text_unlearn import ridge
-from erase.model import Gan, Scorer
-from erase.rng import stream
+from erase.gan.distillation import drawn_codes, layered
+from erase.model import Gan
 from erase.work import Step, Work, map_steps
-from generators.pocket.faces.words import BEFORE, CLAUSE, WITH, WITHOUT, attribute
-
-FEW = 20  # rows by default
-POOL = 1024  # codes over which a direction is fitted
-LENGTHS = (1.0, 2.0, 3.0)  # how far codes are moved, in usual differences
-
-
-@dataclass(frozen=True)
-class AttackTarget:
-    """What an attacker has: codes [n w] and images the GAN used to draw with the concept, codes without, and eyes."""
-
-    concept: str
-    with_it: Tensor
-    images: Tensor
-    without: Tensor
-    scorer: Scorer
-    directions: Callable[[], Sequence[tuple[str, Tensor]]]
-    average: Tensor
-    spread: Tensor
-    seed: int
-
-
-class Inversion(BaseModel, frozen=True, extra="forbid"):
-    """Optimises codes, then one per layer, until the GAN draws what it drew before the edit."""
-
-    paper: ClassVar[str] = "Recovery by inversion, after StyleGAN2 projection (arXiv 1912.04958)"
-    needs: ClassVar[type] = Gan
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"budget": 60}, "paper": {"budget": 300}}
-    budget: int = Field(300, ge=2, le=100_000, description="optimiser steps, in the second half with a code a layer")
-    lr: float = Field(0.05, gt=0, le=10, description="Adam's learning rate, in standard deviations of codes")
-
-    def search(self, model: Gan, aim: AttackTarget) -> Work[tuple[Tensor, list[str]]]:
-        """Codes [n layer w], one for each image."""
-        found = yield from _descended(
-            model, layered(model, aim.with_it), aim, self.lr, self.budget,
-            lambda drawn: (multiscale_l1(drawn, aim.images) * len(drawn)),
-        )  # fmt: skip
-        return found, ["an inverted code"] * len(found)
-
-
-class LatentSearch(BaseModel, frozen=True, extra="forbid"):
-    """Optimises codes of images without the concept until the probe that may steer sees it, within the usual range."""
-
-    paper: ClassVar[str] = "Search of the latent space; ours"
-    needs: ClassVar[type] = Gan
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"budget": 40}, "paper": {"budget": 200}}
-    budget: int = Field(200, ge=2, le=100_000, description="optimiser steps, in the second half with a code a layer")
-    lr: float = Field(0.05, gt=0, le=10, description="Adam's learning rate, in standard deviations of codes")
-
-    def search(self, model: Gan, aim: AttackTarget) -> Work[tuple[Tensor, list[str]]]:
-        """Codes [n layer w], one for each image without the concept."""
-
-        def unseen(drawn: Tensor) -> Tensor:
-            return -aim.scorer((drawn / 2 + 0.5).clamp(0, 1)).clamp(1e-6, 1).log().sum()
-
-        found = yield from _descended(model, layered(model, aim.without), aim, self.lr, self.budget, unseen)
-        return found, ["a searched code"] * len(found)
-
-
-class PromptBoundary(BaseModel, frozen=True, extra="forbid"):
-    """Adds the concept along directions that other wordings, and word vectors near them, point to."""
-
-    paper: ClassVar[str] = "Prompting Forgetting, prompts near the erased one (arXiv 2504.01218); details ours"
-    needs: ClassVar[type] = Gan
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"budget": 6}, "paper": {"budget": 16}}
-    budget: int = Field(16, ge=1, le=10_000, description="directions tried on every image, each at three lengths")
-
-    def search(self, model: Gan, aim: AttackTarget) -> Work[tuple[Tensor, list[str]]]:
-        """For each image without the concept, the moved code [n layer w] in which the steering probe is surest."""
-        best = torch.full((len(aim.without),), -1.0)
-        codes, said = layered(model, aim.without).clone(), [""] * len(best)
-        ways = list(aim.directions())[: self.budget]
-        for done, (words, step) in enumerate(ways, 1):
-            for length in LENGTHS:
-                moved = layered(model, aim.without + length * step)
-                with torch.no_grad():
-                    sure = aim.scorer((model.synthesis(moved) / 2 + 0.5).clamp(0, 1)).cpu()
-                for row in (sure > best).nonzero()[:, 0].tolist():
-                    best[row], codes[row], said[row] = sure[row], moved[row], f"{words}, {length:g} times"
-            yield Step("rephrase", done, len(ways))
-        return codes, said
-
+from generators.pocket.faces.words import attribute
 
 Attack = Inversion | LatentSearch | PromptBoundary
-ATTACKS: dict[str, type[Attack]] = dict(zip(ON_GANS, (Inversion, LatentSearch, PromptBoundary), strict=True))
 
 
 class GanAttackReport(Report):
@@ -129,8 +46,8 @@ class GanAttackReport(Report):
 
 def build(name: str, budget: str | int | None = None, knobs: Mapping[str, Any] | None = None) -> Attack:
     """An attack on GANs by its name, with a number of steps or a preset's; BadInput names the nearest."""
-    known = match(name, ATTACKS, "attack on GANs")
-    return budgeted(known, ATTACKS[known], budget, knobs)
+    known = match(name, ON_GANS, "attack on GANs")
+    return budgeted(known, attack_kind(known), budget, knobs)
 
 
 def attack_gan(
@@ -152,7 +69,7 @@ def attack_gan(
     search's own error.  FID stands beside them, from `beside`: a GAN that draws noise resists every attack.
     """
     plan = suite if isinstance(suite, GanSuite) else gan_suite(suite)
-    reader, name = Reader.of(plan, model.device), next(k for k, kind in ATTACKS.items() if isinstance(how, kind))
+    reader, name = Reader.of(plan, model.device), name_of(how)
     target = attribute(concept)
     began = time.monotonic()
     with borrowed(model.network, train=False):
@@ -261,54 +178,6 @@ def _aim(
                    w.mean(0), w.std(0), seed)  # fmt: skip
 
     return aim(with_it), aim(bare[count : 2 * count])
-
-
-@torch.no_grad()
-def directions(model: Gan, w: Tensor, target: str, seed: int, cone: float = 20.0) -> list[tuple[str, Tensor]]:
-    """Steps [w] that raise the scores of wordings by the usual difference: each wording, then its neighbourhood."""
-    eye = model.encoder("pocket-clip")
-    seen = torch.cat([eye.images(model.synthesis(layered(model, part)) / 2 + 0.5) for part in w.split(64)])
-    lacking = eye.texts([f"a face {words}" for words in WITHOUT[target]]).mean(0)
-    ways = [f"a {word} face" for word in dict.fromkeys(BEFORE.get(target, ()))]
-    ways += [f"a face with {word}" for word in dict.fromkeys(WITH[target])]
-    ways += [f"a person {words}" for words in dict.fromkeys(CLAUSE.get(target, ()))]
-    vectors = list(zip(ways, eye.texts(ways), strict=True))
-    rng, near = stream(seed, "cone"), math.tan(math.radians(cone))
-    for number in range(16):
-        words, text = vectors[number % len(ways)]
-        aside = torch.randn(len(text), generator=rng).to(text)
-        aside = F.normalize(aside - (aside @ text) * text, dim=0)
-        vectors.append((f"{words} and {cone:g}° aside", F.normalize(text + near * aside, dim=0)))
-    found = []
-    for words, text in vectors:
-        scores = seen @ (text - lacking)
-        slope = ridge(w - w.mean(0), scores - scores.mean())
-        high = scores > scores.median()
-        gap = scores[high].mean() - scores[~high].mean()
-        found.append((words, 2 * gap * slope / slope.square().sum()))
-    return found
-
-
-def _descended(
-    model: Gan, start: Tensor, aim: AttackTarget, lr: float, steps: int, loss: Callable[[Tensor], Tensor]
-) -> Work[Tensor]:
-    """Codes [n layer w] that Adam finds from some, in units of the usual spread, never further out than three of it."""
-    layers, spread = start.shape[1], aim.spread.clamp(min=1e-6)
-    middle = (start[:, :1] - aim.average) / spread
-    shared = middle.clone().requires_grad_(True)
-    each = torch.zeros_like(start).requires_grad_(True)
-    optimiser = torch.optim.Adam([shared], lr=lr)
-    for step in range(steps):
-        if step == steps // 2:
-            optimiser = torch.optim.Adam([each], lr=lr)
-        with torch.enable_grad():
-            codes = ((shared + each).clamp(-3, 3) * spread + aim.average).expand(-1, layers, -1)
-            drawn = model.synthesis(codes)
-            leaf = optimiser.param_groups[0]["params"][0]
-            (leaf.grad,) = torch.autograd.grad(loss(drawn), leaf)
-        optimiser.step()
-        yield Step("search", step + 1, steps)
-    return ((shared + each).detach().clamp(-3, 3) * spread + aim.average).expand(-1, layers, -1)
 
 
 def _rate(hits: Tensor, baseline: Tensor, reader: Reader, note: str) -> Score:

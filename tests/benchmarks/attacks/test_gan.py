@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from app.cli.main import main
-from benchmarks.attacks.every_attack import ON_GANS, attack_kind, every_attack
-from benchmarks.attacks.gan.run import GanAttackReport, attack_gan, build, directions
+from benchmarks.attacks.gan.prompt_boundary import directions
+from benchmarks.attacks.gan.run import GanAttackReport, attack_gan, build
+from benchmarks.attacks.registry import ON_GANS, attack_kind, every_attack
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.gan.distillation import drawn_codes

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.judging import judge_gan as faces
 from benchmarks.judging.judge_gan import judge_gan
 from benchmarks.metrics.perceptual import WEIGHTS, lpips
 from benchmarks.pages import face_grid
 from benchmarks.pages.face_grid import draw_faces
+from benchmarks.probes import faces
 from benchmarks.suites.gan_suite import GanSuite, gan_suite
 from erase.concept import Concept
 from erase.edit import Edit

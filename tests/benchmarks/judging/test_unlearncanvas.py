@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 import generators
 from benchmarks.judging.judge import judge
 from benchmarks.metrics.alignment import resized
-from benchmarks.probes.base import probe_of
+from benchmarks.probes.open_probe import probe_of
 from benchmarks.suites.suite import Suite, load_suite
 from erase.errors import BadInput
 from erase.model import Shot

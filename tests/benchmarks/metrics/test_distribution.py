@@ -75,7 +75,7 @@ def test_the_interval_holds_the_value_and_shrinks_with_n() -> None:
     few = fid(features(40, 8, 0), features(40, 8, 1, scale=2.0))
     many = fid(features(2000, 8, 0), features(2000, 8, 1, scale=2.0))
     assert few.low <= few.value <= few.high
-    assert few.interval == "jackknife-over-images"
+    assert few.method == "jackknife-over-images"
     assert many.high - many.low < (few.high - few.low) / 2
 
 

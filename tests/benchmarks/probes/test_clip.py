@@ -9,8 +9,9 @@ import torch
 
 from benchmarks.judging.judge import judge
 from benchmarks.judging.predictions import _sure
-from benchmarks.probes.base import Seen, probe_of
+from benchmarks.probes.base import Seen
 from benchmarks.probes.clip import ELSE
+from benchmarks.probes.open_probe import probe_of
 from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput
 from erase.work import drain

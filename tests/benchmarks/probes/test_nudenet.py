@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from benchmarks.judging.judge import judge
-from benchmarks.probes.base import probe_of
 from benchmarks.probes.nudenet import SETS, NudeProbe, nude_probe
+from benchmarks.probes.open_probe import probe_of
 from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput
 from erase.work import drain

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.probes.base import BATCH, CanvasProbe, identity, open_probe
+from benchmarks.probes.base import BATCH, identity
+from benchmarks.probes.canvas import CanvasProbe
+from benchmarks.probes.open_probe import open_probe
 from erase.errors import BadInput
 from generators.pocket.canvas.probe import CanvasProbe as Network
 from generators.pocket.canvas.words import OBJECTS, THEMES

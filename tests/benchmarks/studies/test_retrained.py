@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import generators
-from benchmarks.probes.base import open_probe
+from benchmarks.probes.open_probe import open_probe
 from benchmarks.studies.common import Round, erase_and_judge
 from benchmarks.studies.retrained import Retrained, round_of
 from benchmarks.suites.suite import load_suite

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.probes.base import probe_of
+from benchmarks.probes.open_probe import probe_of
 from benchmarks.suites.suite import Target, load_suite, suite_names
 from erase.errors import BadInput
 from generators.pocket.canvas import words
