@@ -54,7 +54,7 @@ class Bench:
         self.toy = Toy()
         self.masters = DeltaOptimizer(self.toy.network, select(self.toy.network, self.method.slice), self.method.lr)
         self.critic = Critic(self.toy.latent_shape, 2, self.method.critic_lr, stream(0, "critic"), self.toy.device)
-        pictures = self.method._pictures(CONCEPTS, [Concept(name="Dogs")], 0)
+        pictures = self.method._pictures(Request(None, CONCEPTS, [Concept(name="Dogs")], 0))
         taught = {"erase": self.method.iterations}
         self.course: Course = drain(prepare(self.toy, self.method, pictures, taught, 0, {}))
 

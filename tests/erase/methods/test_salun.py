@@ -38,7 +38,7 @@ def ranked(toy: Toy, method: SalUn, concept: Concept) -> dict[str, Tensor]:
 
 
 def course(toy: Toy, method: SalUn, concept: Concept) -> Course:
-    pictures = method._pictures([concept], [], 0)
+    pictures = method._pictures(Request(None, [concept], [], 0))
     return drain(prepare(toy, method, pictures, {}, 0, {}))
 
 
