@@ -19,7 +19,7 @@ FILE = "model.safetensors"
 WRITER = f"""
 import sys
 from pathlib import Path
-from generators.export.arrive import arriving
+from generators.export.staging import arriving
 print("begun", flush=True)
 while True:
     with arriving(Path(sys.argv[1]), force=True, file={FILE!r}) as folder:
@@ -70,14 +70,14 @@ def test_killed_between_the_moves_of_a_replacement(
     target = tmp_path / name
     arrived(target, "old")
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom generators.export import arrive\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom generators.export import staging\n"
         "real, count = os.replace, [0]\n"
         "def replace(source, aim):\n"
         "    count[0] += 1\n"
         f"    if count[0] == {killed_before}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    real(source, aim)\n"
-        "arrive.os.replace = replace\n"
-        f"with arrive.arriving(Path(sys.argv[1]), force=True, file={FILE!r}) as folder:\n"
+        "staging.os.replace = replace\n"
+        f"with staging.arriving(Path(sys.argv[1]), force=True, file={FILE!r}) as folder:\n"
         f"    for name in ({FILE!r}, {CARD!r}, {PROOF!r}): (folder / name).write_text('new')\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=Path(__file__).parents[3])
