@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from erase.errors import BadInput
+from generators.assets import FOLDER
 from generators.pocket.canvas import data
-from generators.pocket.canvas.tokens import ASSETS
 from generators.pocket.train.assemble import assemble, unpack
 from generators.pocket.train.clip import train_clip, train_text
 from generators.pocket.train.loop import Setting
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("stages", nargs="+", choices=STAGES)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--work", type=Path, required=True, help="folder of renders and unfinished states")
-    parser.add_argument("--out", type=Path, default=ASSETS)
+    parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--batch", type=int, default=64)

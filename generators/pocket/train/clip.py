@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.pocket.canvas import data, words
-from generators.pocket.canvas.tokens import ASSETS, CONTEXT
+from generators.pocket.canvas.tokens import CONTEXT, FOLDER
 from generators.pocket.faces import draw
 from generators.pocket.train import networks
 from generators.pocket.train.loop import Loop, Setting, jostled, recoloured, tensors, to_float, trained, turned
@@ -23,7 +23,7 @@ CAPTIONS_PER_CELL = 64
 def learnt_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(str(ASSETS / "pocket-sd" / "tokenizer"))
+    return CLIPTokenizer.from_pretrained(str(FOLDER / "pocket-sd" / "tokenizer"))
 
 
 def ids(tokenizer: Any, texts: list[str]) -> Tensor:

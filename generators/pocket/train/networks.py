@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from generators.pocket.canvas.tokens import ASSETS, CONTEXT
+from generators.pocket.canvas.tokens import CONTEXT, FOLDER
 
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 192, 4, 3
 LATENT_CHANNELS, LATENT_SIDE = 32, 8
@@ -16,7 +16,7 @@ LATENT_CHANNELS, LATENT_SIDE = 32, 8
 
 def vocabulary_size() -> int:
     """How many tokens the learnt tokenizer has; the end token is the last of them."""
-    return len(json.loads((ASSETS / "pocket-sd" / "tokenizer" / "vocab.json").read_text()))
+    return len(json.loads((FOLDER / "pocket-sd" / "tokenizer" / "vocab.json").read_text()))
 
 
 def vae() -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from erase.edit import Edit
+from generators.assets import FOLDER
 from generators.loading import load
-from generators.pocket.canvas.tokens import ASSETS
 from generators.pocket.train import networks
 from generators.pocket.train.loop import Setting, trained
 
 NAME = "pocket-retrained"
-PLACE = ASSETS / NAME / "edit.safetensors"
+PLACE = FOLDER / NAME / "edit.safetensors"
 
 
 def keep_retrained(setting: Setting) -> None:
