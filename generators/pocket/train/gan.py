@@ -163,6 +163,21 @@ def begun(recipe: Recipe, shape: Shape, seed: int, device: str, out: Path | None
 
 
 def main() -> None:
+    asked = _parser().parse_args()
+    began = time.monotonic()
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+
+    taught = {"start": FIRST_TAUGHT, "coded": True} if asked.taught else {}
+    pictures, labels = rendered(asked.faces, asked.data, **taught)
+    print(f"{len(pictures)} faces ready after {time.monotonic() - began:.0f} s", flush=True)
+    run = _prepare(asked, pictures)
+    _train(run, pictures, asked, began)
+    _report(run, pictures, labels, asked)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The command line: what a training needs, and every knob of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=float, default=7, help="time limit, rendering included")
@@ -183,47 +198,59 @@ def main() -> None:
             parser.add_argument(flag, action="store_true", help=knob.description)
         else:
             parser.add_argument(flag, type=type(knob.default), default=knob.default, help=knob.description)
-    asked = parser.parse_args()
-    began = time.monotonic()
-    torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")
+    return parser
 
+
+def _state(asked: argparse.Namespace) -> Path:
+    """The file of an exact resume."""
+    return asked.data / "gan-state.safetensors"
+
+
+def _prepare(asked: argparse.Namespace, pictures: Tensor) -> Run:
+    """The run that was asked for, fresh or resumed; with --taught it carries the loss of the taught faces."""
     recipe = Recipe(**{name: getattr(asked, name) for name in Recipe.model_fields})
-    taught = {"start": FIRST_TAUGHT, "coded": True} if asked.taught else {}
-    pictures, labels = rendered(asked.faces, asked.data, **taught)
-    print(f"{len(pictures)} faces ready after {time.monotonic() - began:.0f} s", flush=True)
-    state = asked.data / "gan-state.safetensors"
-    run = begun(recipe, Shape(), asked.seed, asked.device, asked.out if asked.resume else None, state)
+    run = begun(recipe, Shape(), asked.seed, asked.device, asked.out if asked.resume else None, _state(asked))
     if asked.taught:
         codes = latents(range(FIRST_TAUGHT, FIRST_TAUGHT + asked.faces), run.generator.shape.z_dim)
         run.beside = held(pictures.to(asked.device), codes.to(asked.device), asked.taught, run)
+    return run
+
+
+def _train(run: Run, pictures: Tensor, asked: argparse.Namespace, began: float) -> None:
+    """Trains until --minutes after `began` are over; prints the losses every ten seconds and saves as asked."""
     pieces = run.pieces(batches(pictures.to(asked.device), run.draws))
     if asked.graphs:
         pieces = {name: captured(work, run.draws) for name, work in pieces.items()}
     asked.out.mkdir(parents=True, exist_ok=True)
-
-    first, spoken, saved = run.steps, time.monotonic(), time.monotonic()
-    started = spoken
+    first, started = run.steps, time.monotonic()
+    printed = saved = started
     while time.monotonic() - began < asked.minutes * 60:
-        seen = run.step(pieces)
+        losses = run.step(pieces)
         now = time.monotonic()
-        if now - spoken > 10 or run.steps == first + 1:
-            spoken, losses = now, {name: round(float(value), 3) for name, value in seen.items()}
-            if not all(np.isfinite(list(losses.values()))):
-                raise SystemExit(f"Training diverged at step {run.steps}: {losses}. The last save is kept; raise --r1.")
-            pace = (run.steps - first) * recipe.batch / (now - started)
-            print(
-                f"step {run.steps}, {run.steps * recipe.batch / 1000:.0f} k pictures, {pace:.0f}/s, {losses}",
-                flush=True,
-            )
+        if now - printed > 10 or run.steps == first + 1:
+            printed = now
+            _print_losses(run, losses, (run.steps - first) * run.recipe.batch / (now - started))
         if now - saved > asked.save_every:
             saved = now
-            save(run, asked.out, state, now - began, asked.faces)
-    save(run, asked.out, state, time.monotonic() - began, asked.faces)
+            save(run, asked.out, _state(asked), now - began, asked.faces)
+    save(run, asked.out, _state(asked), time.monotonic() - began, asked.faces)
+
+
+def _print_losses(run: Run, losses: dict[str, Tensor], pace: float) -> None:
+    """One line on where the training is; SystemExit where a loss is not finite. `pace` is in pictures a second."""
+    rounded = {name: round(float(value), 3) for name, value in losses.items()}
+    if not all(np.isfinite(list(rounded.values()))):
+        raise SystemExit(f"Training diverged at step {run.steps}: {rounded}. The last save is kept; raise --r1.")
+    seen = run.steps * run.recipe.batch / 1000
+    print(f"step {run.steps}, {seen:.0f} k pictures, {pace:.0f}/s, {rounded}", flush=True)
+
+
+def _report(run: Run, pictures: Tensor, labels: Tensor, asked: argparse.Namespace) -> None:
+    """Writes report.json; with --probes it compares the generated faces with the data."""
     report: dict[str, Any] = {
         "steps": run.steps,
-        "pictures_seen": run.steps * recipe.batch,
-        "recipe": recipe.model_dump(),
+        "pictures_seen": run.steps * run.recipe.batch,
+        "recipe": run.recipe.model_dump(),
     }
     if asked.probes:
         generator = files.load_generator(asked.out / "generator.safetensors")[0].to(asked.device)
