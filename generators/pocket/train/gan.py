@@ -168,10 +168,11 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
 
+    recipe = Recipe(**{name: getattr(asked, name) for name in Recipe.model_fields})
     taught = {"start": FIRST_TAUGHT, "coded": True} if asked.taught else {}
     pictures, labels = rendered(asked.faces, asked.data, **taught)
     print(f"{len(pictures)} faces ready after {time.monotonic() - began:.0f} s", flush=True)
-    run = _prepare(asked, pictures)
+    run = _prepare(asked, recipe, pictures)
     _train(run, pictures, asked, began)
     _report(run, pictures, labels, asked)
 
@@ -206,9 +207,8 @@ def _state(asked: argparse.Namespace) -> Path:
     return asked.data / "gan-state.safetensors"
 
 
-def _prepare(asked: argparse.Namespace, pictures: Tensor) -> Run:
+def _prepare(asked: argparse.Namespace, recipe: Recipe, pictures: Tensor) -> Run:
     """The run that was asked for, fresh or resumed; with --taught it carries the loss of the taught faces."""
-    recipe = Recipe(**{name: getattr(asked, name) for name in Recipe.model_fields})
     run = begun(recipe, Shape(), asked.seed, asked.device, asked.out if asked.resume else None, _state(asked))
     if asked.taught:
         codes = latents(range(FIRST_TAUGHT, FIRST_TAUGHT + asked.faces), run.generator.shape.z_dim)
