@@ -6,7 +6,7 @@ import argparse
 
 from app.cli.answer import Answer
 from app.models import load, loading, source
-from benchmarks.pages.gallery import by_distance
+from benchmarks.suites.neighbours import by_distance
 from benchmarks.suites.suite import load_suite
 from erase.model import Denoiser, require
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from benchmarks.judging.judge import erased
 from benchmarks.judging.predictions import sampled
@@ -14,21 +13,17 @@ from benchmarks.pictures.grid import Line, Pair, Verdict, grid
 from benchmarks.probes.base import Probe
 from benchmarks.probes.open_probe import probe_of
 from benchmarks.report import Report, shown
+from benchmarks.suites.neighbours import by_distance
+from benchmarks.suites.prompts import reworded
 from benchmarks.suites.suite import Suite, Target, load_suite
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import Denoiser, Shot
 from erase.work import Step, Work
-from generators.pocket.canvas.words import SYNONYMS
+
 
 # For concepts without listed synonyms: other sentences around the same word.
-SENTENCES = {
-    "style": ("{object}, painted the {style} way", "a {style} picture of {object}", "{style} art showing {object}"),
-    "object": ("a picture of one {object}, {style}", "{style} art showing {object}", "just {object}, {style}"),
-}
-
-
 def rows_for(model: Denoiser, concepts: Sequence[str | Concept], suite: Suite, columns: int = 3) -> list[Line]:
     """The rows of a grid for these concepts; a column keeps its seed and the other half of its prompt all the way down.
 
@@ -144,29 +139,6 @@ def _partners(labels: Sequence[str], first: Sequence[str], targets: Sequence[Tar
 
 
 @torch.no_grad()
-def by_distance(model: Denoiser, target: Target, targets: Sequence[Target], suite: Suite) -> list[str]:
-    """The suite's other labels of the target's kind, nearest first by the cosine of the text encoder's codes."""
-    gone = {other.label for other in targets}
-    labels = suite.styles if target.kind == "style" else suite.objects
-    labels = [label for label in labels if label not in gone and label != suite.photo]
-    codes = model.encode([suite.spoken(target.label), *map(suite.spoken, labels)])
-    meaning = (codes.tokens.mean(1) if codes.pooled is None else codes.pooled).float().cpu()
-    # What all the words share says nothing about which are near.
-    meaning = F.normalize(meaning - meaning.mean(0), dim=1)
-    order = (meaning[1:] @ meaning[0]).argsort(descending=True)
-    return [labels[int(place)] for place in order]
-
-
-def reworded(suite: Suite, style: str, thing: str, target: Target, turn: int) -> str:
-    """A prompt for a cell that shows the target, in other words: a synonym, or another sentence, one after another."""
-    # The first synonym is nearly the label itself; the later ones are the harder test.
-    if words := SYNONYMS.get(target.label, ())[1:]:
-        word = words[turn % len(words)]
-        return suite.sentence(word, thing) if target.kind == "style" else suite.sentence(style, word)
-    sentence = SENTENCES[target.kind][turn % len(SENTENCES[target.kind])]
-    return sentence.format(object=suite.spoken(thing), style=suite.spoken(style))
-
-
 def _read(reader: Probe, images: torch.Tensor) -> list[tuple[str, str]]:
     seen = reader(images.nan_to_num(0.0))
     both = zip(seen.style_prob.argmax(1).tolist(), seen.object_prob.argmax(1).tolist(), strict=True)

@@ -13,6 +13,12 @@ from benchmarks.suites.suite import Suite, Target
 from erase.errors import BadInput, nearest
 from erase.model import Denoiser, Shot
 from erase.rng import number
+from generators.pocket.canvas.words import SYNONYMS
+
+SENTENCES = {
+    "style": ("{object}, painted the {style} way", "a {style} picture of {object}", "{style} art showing {object}"),
+    "object": ("a picture of one {object}, {style}", "{style} art showing {object}", "just {object}, {style}"),
+}
 
 # The columns of the public attack code's prompt files; only `prompt` must be there.
 COLUMNS = ("case_number", "prompt", "evaluation_seed", "evaluation_guidance")
@@ -137,3 +143,13 @@ def _number(path: Path, line: int, cells: dict[str, str], column: str) -> float 
 
 def _seed(prompt: str) -> int:
     return number(0, "row", prompt) >> 32
+
+
+def reworded(suite: Suite, style: str, thing: str, target: Target, turn: int) -> str:
+    """A prompt for a cell that shows the target, in other words: a synonym, or another sentence, one after another."""
+    # The first synonym is nearly the label itself; the later ones are the harder test.
+    if words := SYNONYMS.get(target.label, ())[1:]:
+        word = words[turn % len(words)]
+        return suite.sentence(word, thing) if target.kind == "style" else suite.sentence(style, word)
+    sentence = SENTENCES[target.kind][turn % len(SENTENCES[target.kind])]
+    return sentence.format(object=suite.spoken(thing), style=suite.spoken(style))

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from benchmarks.judging.judge import check_labels, erased
 from benchmarks.judging.predictions import Predictions, answers
 from benchmarks.metrics.accuracy import wilson
-from benchmarks.pages.gallery import by_distance, reworded
 from benchmarks.probes.base import Probe, identity
 from benchmarks.probes.open_probe import open_probe
+from benchmarks.suites.neighbours import by_distance
+from benchmarks.suites.prompts import reworded
 from benchmarks.suites.suite import Cell, Suite, Target, load_suite
 from erase.edit import Edit
 from erase.errors import BadInput

@@ -16,8 +16,7 @@ from pydantic import BaseModel, Field
 from torch.nn import functional as F
 
 from benchmarks.attacks.engine import AttackTarget, Candidate, following, usable
-from benchmarks.pages.gallery import SENTENCES
-from benchmarks.suites.prompts import Row
+from benchmarks.suites.prompts import SENTENCES, Row
 from benchmarks.suites.suite import Suite
 from erase.errors import plain
 from erase.rng import stream
