@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,59 +29,72 @@ from generators.checkpoints.tensors import header
 from generators.loading import GAN_FILES
 
 SINGLE = {"single-file": "model.safetensors", "edit": "edit.safetensors"}  # formats that are one file
+METHOD = "uce"  # what erases unless another method is chosen
+ROWS = 20  # prompts of an attack
 MARKED_BY = "adapt-unlearn"  # the method that learns from marks
 PREVIEWS = "5"  # seconds between two previews of a run in progress
 
 
-def erase(
-    model: str,
-    concept: str,
-    kind: str = "",
-    anchor: str = "",
-    keep: str | Sequence[str] = (),
-    method: str = "uce",
-    knobs: Mapping[str, Any] | None = None,
-    seed: int | str = 0,
-    measure: bool = True,
-) -> Task:
-    """Erase concepts (one a line) from a model or a run, draw before and after, and measure; the same job is one task.
+@dataclass(frozen=True)
+class Erasure:
+    """An erasure as a form or a program asks for it; an empty `kind` or `anchor` is what the concept's name suggests.
 
-    An empty `kind` or `anchor` is whatever the concept's name suggests.
+    `concept` and `keep` may each be several names, one a line.
     """
-    concepts, kept = lines(concept), lines(keep)
-    if not concepts:
-        raise BadInput("What is to be erased? Type a concept, for example Van Gogh.")
-    words = ["erase", source(model)]
-    words += [word for name in concepts for word in ("--concept", name)]
-    words += ["--kind", kind] if kind else []
-    words += ["--anchor", anchor] if anchor else []
-    words += ["--keep", *kept] if kept else []
-    words += ["--method", method, "--seed", str(forms.number(seed, "The seed"))]
-    for knob, value in forms.changed(method, knobs or {}).items():
-        words += forms.typed(knob, value)
+
+    model: str
+    concept: str
+    kind: str = ""
+    anchor: str = ""
+    keep: list[str] | None = None
+    method: str = METHOD
+    knobs: dict[str, Any] | None = None
+    seed: int = 0
+    measure: bool = True
+
+
+def erase(asked: Erasure) -> Task:
+    """Erase concepts, one a line, draw before and after, and measure. Answers with the run; equal jobs share one."""
+    words = _erase_words(asked)
     run = paths.runs() / _name(parse([*words, "--out", "-"]))
     if (going := _going_on(run)) is not None:
         return going
-    title = f"{', '.join(concepts)} by {method}"
+    title = f"{', '.join(lines(asked.concept))} by {asked.method}"
     commands = [[*words, "--resume", "--previews", PREVIEWS, "--out", str(run)], ["look", str(run)]]
-    return queue.submit("erase", title, run, [*commands, *([["judge", str(run)]] if measure else [])])
+    return queue.submit("erase", title, run, [*commands, *([["judge", str(run)]] if asked.measure else [])])
+
+
+def _erase_words(asked: Erasure) -> list[str]:
+    """The command line of an erasure, without its folder."""
+    concepts, kept = lines(asked.concept), lines(asked.keep or ())
+    if not concepts:
+        raise BadInput("What is to be erased? Type a concept, for example Van Gogh.")
+    words = ["erase", source(asked.model)]
+    words += [word for name in concepts for word in ("--concept", name)]
+    words += ["--kind", asked.kind] if asked.kind else []
+    words += ["--anchor", asked.anchor] if asked.anchor else []
+    words += ["--keep", *kept] if kept else []
+    words += ["--method", asked.method, "--seed", str(forms.number(asked.seed, "The seed"))]
+    for knob, value in forms.changed(asked.method, asked.knobs or {}).items():
+        words += forms.typed(knob, value)
+    return words
 
 
 def erase_marked(
-    model: str, concept: str, knobs: Mapping[str, Any] | None = None, seed: int | str = 0, measure: bool = True
+    model: str, concept: str, knobs: dict[str, Any] | None = None, seed: int = 0, measure: bool = True
 ) -> Task:
-    """Erase from a GAN what somebody has marked in its pictures, by adapt-unlearn."""
+    """Erase from a GAN what has been marked in its pictures, by adapt-unlearn. Answers with the run."""
     yes, no = (len(seeds) for seeds in labels.read(model, concept).values())
     if min(yes, no) < labels.LEAST:
         raise BadInput(
             f"{yes} are marked as having {concept}, {no} as not having it; at least {labels.LEAST} of each are needed."
         )
-    told = {**(knobs or {}), "marks": str(labels.kept(model, concept))}
-    return erase(model, concept, "attribute", "", (), MARKED_BY, told, seed, measure)
+    chosen = {**(knobs or {}), "marks": str(labels.kept(model, concept))}
+    return erase(Erasure(model, concept, "attribute", "", None, MARKED_BY, chosen, seed, measure))
 
 
-def draw_latents(model: str, first: int | str = 0) -> Task:
-    """Draw a page of a GAN's latents for somebody to mark."""
+def draw_latents(model: str, first: int = 0) -> Task:
+    """Draw a page of a GAN's latents, to be marked. Answers with the task."""
     if family(model) != "gan":
         raise BadInput(f"{model} is no GAN, so it has no latents to mark. Choose pocket-gan, or a GAN's file.")
     start, out = max(forms.number(first, "The first seed"), 0), gallery.folder(model)
@@ -117,7 +131,7 @@ def adopt(path: str) -> Run:
 
 
 def look(run: str, prompt: str = "", seeds: str = "") -> Task:
-    """Draw the rows of a run, or a prompt or seeds of one's own, at every strength."""
+    """Draw the rows of a run, or a prompt or seeds of your own, at every strength. Answers with the task."""
     found = finished(run)
     words = ["look", str(found.folder)]
     words += ["--prompt", prompt] if prompt.strip() else []
@@ -127,29 +141,29 @@ def look(run: str, prompt: str = "", seeds: str = "") -> Task:
 
 
 def measure(run: str) -> Task:
-    """Judge a run."""
+    """Judge a run. Answers with the task."""
     found = finished(run)
     return queue.submit("judge", f"scores of {found.job.title}", found.folder, [["judge", str(found.folder)]])
 
 
 def strength(run: str) -> Task:
-    """Search the strength at which a run erases and spares the rest."""
+    """Search the strength at which a run erases and spares the rest. Answers with the task."""
     found = finished(run)
     return queue.submit("strength", f"strength of {found.job.title}", found.folder, [["strength", str(found.folder)]])
 
 
-def attack(run: str, name: str, concept: str = "", budget: int | str = "", rows: int | str = 20) -> Task:
-    """Attack a concept of a run, by default the first it erased."""
+def attack(run: str, name: str, concept: str = "", budget: str = "", rows: int = ROWS) -> Task:
+    """Attack a concept of a run, by default the first it erased. Answers with the task."""
     found = finished(run)
     words = ["attack", str(found.folder), "--concept", concept.strip() or found.job.concepts[0].name, "--attack", name]
     words += ["--rows", str(forms.number(rows, "The number of prompts"))]
-    words += ["--budget", str(forms.number(budget, "The budget"))] if str(budget).strip() else []
+    words += ["--budget", str(forms.number(budget, "The budget"))] if budget.strip() else []
     parse(words)
     return queue.submit("attack", f"{name} on {found.job.title}", found.folder, [words])
 
 
-def export(run: str, form: str, strength: float = 1.0, dtype: str = "", size: float | str | None = None) -> Task:
-    """Export a run into its own folder; it is called exported only when its proof has passed.
+def export(run: str, form: str, strength: float = 1.0, dtype: str = "", size: float | None = None) -> Task:
+    """Export a run into its own folder, and prove that the export loads. Answers with the task.
 
     `size` in megabytes is for the formats that come thinner; without it they miss what their format allows.
     """
@@ -165,8 +179,8 @@ def export(run: str, form: str, strength: float = 1.0, dtype: str = "", size: fl
     return queue.submit("export", f"{name} of {found.job.title}", found.folder, [words])
 
 
-def take_off(run: str, number: int | str) -> Task:
-    """Make another run that wears every edit of this one but one."""
+def take_off(run: str, number: int) -> Task:
+    """Take one edit off. Answers with the new run, which has all other edits of this one."""
     found = finished(run)
     place = forms.number(number, "The edit to take off")
     folder = paths.runs() / f"{found.folder.name[:100]}-without-{place}"
@@ -248,7 +262,7 @@ def neighbours(model: str, concept: str) -> list[str]:
 
 
 def packed(run: str, form: str) -> Path:
-    """An export as one file to download: itself, or a zip of its folder; BadInput when there is none."""
+    """Make an export one file to download: itself, or a zip of its folder. Answers with where it is."""
     found = finished(run)
     path = exported(found, form)
     if not path.exists():

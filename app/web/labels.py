@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock
 
@@ -13,7 +12,6 @@ from app.queue import paths
 from erase.errors import BadInput
 from erase.files import make_folder, write_json
 
-Mark = Literal["yes", "no", ""]
 SIDES = ("yes", "no")
 LEAST = 8  # of each side, below which adapt-unlearn refuses
 
@@ -25,8 +23,8 @@ def read(model: str, concept: str | None) -> dict[str, list[int]]:
     return {side: told.get(side, []) for side in SIDES}
 
 
-def mark(model: str, concept: str | None, seed: int, what: Mark) -> dict[str, list[int]]:
-    """Say of one seed that it shows the concept, does not, or neither; the marks as they then are."""
+def mark(model: str, concept: str, seed: int, what: str) -> dict[str, list[int]]:
+    """Mark whether a seed shows a concept: yes, no, or neither (an empty text). Answers with all marks."""
     if what not in (*SIDES, ""):
         raise BadInput(f"{what!r} is no mark; a seed is marked yes, no, or not at all.")
     path = _path(model, concept)

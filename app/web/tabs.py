@@ -24,7 +24,7 @@ QUIET: dict[str, Any] = {**HIDDEN, "show_progress": "hidden"}
 # One at a time, in order: what was typed into a form is there before the button beside it is heard.
 FORM: dict[str, Any] = {"concurrency_id": "form", "concurrency_limit": 1}
 GALLERY = (Path(__file__).parent / "gallery.js").read_text(encoding="utf-8")
-FIRST = {"denoiser": "uce", "gan": actions.MARKED_BY}  # the method a family's form opens with
+FIRST = {"denoiser": actions.METHOD, "gan": actions.MARKED_BY}  # the method a family's form opens with
 
 
 def said(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,9 +59,9 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
                                    info="What must not change; neighbours are lost first")  # fmt: skip
                 propose = gr.Button("Propose neighbours", size="sm")
             with gr.Group():
-                method = gr.Radio(forms.offered("denoiser"), value="uce", label="Method", elem_id="method")
-                about = gr.HTML(_card("uce", "pocket-sd"))
-                preset = gr.Dropdown(forms.presets("uce"), value=forms.OWN, label="Preset", elem_id="preset")
+                method = gr.Radio(forms.offered("denoiser"), value=actions.METHOD, label="Method", elem_id="method")
+                about = gr.HTML(_card(actions.METHOD, "pocket-sd"))
+                preset = gr.Dropdown(forms.presets(actions.METHOD), value=forms.OWN, label="Preset", elem_id="preset")
             _settings(method, preset, values, "settings")
             with gr.Row():
                 seed = gr.Textbox("0", label="Seed", min_width=100)
@@ -83,7 +83,9 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     propose.click(said(_proposed), [model, concept], keep, **HIDDEN)
 
     asked = [model, concept, kind, anchor, keep, method, values, seed, measure]
-    start.click(said(lambda *asked: _begun(actions.erase(*asked))), asked, [task, run], **HIDDEN, **FORM)
+    start.click(
+        said(lambda *asked: _begun(actions.erase(actions.Erasure(*asked)))), asked, [task, run], **HIDDEN, **FORM
+    )
     pausing.click(said(lambda name: _stopped(actions.pause(name))), task, None, **HIDDEN)
     keeping.click(said(lambda name: _stopped(actions.cancel(name))), task, None, **HIDDEN)
     discarding.click(said(lambda name: _stopped(actions.cancel(name, True))), task, None, **HIDDEN)
@@ -149,7 +151,7 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
     @said
     def told(model: str, concept: str | None, first: int, event: gr.EventData) -> tuple[Any, Any]:
         try:
-            kept.mark(model, concept, int(event.seed), event.mark)
+            kept.mark(model, concept or "", int(event.seed), event.mark)
         except BadInput as error:
             gr.Warning(escape(str(error)), title="Not marked")
             return gallery.latents(model, concept, first), gallery.counted(model, concept)
@@ -181,7 +183,7 @@ def attack(task: gr.State, run: gr.Dropdown) -> gr.HTML:
         name = gr.Dropdown(attack_names(), value="paraphrase", label="Attack", min_width=160)
         concept = gr.Textbox(label="Concept", placeholder="what the run erased", min_width=160)
         budget = gr.Textbox(label="Budget", placeholder="tries per prompt", min_width=120)
-        rows = gr.Textbox("20", label="Prompts", min_width=120)
+        rows = gr.Textbox(str(actions.ROWS), label="Prompts", min_width=120)
         start = gr.Button("Attack", variant="primary", min_width=120, elem_id="start-attack")
     found = gr.HTML(elem_id="attacks")
     start.click(

@@ -136,10 +136,10 @@ def test_what_the_pages_buttons_type(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"kind": task.kind, "run": run, "commands": words, "device": task.device, "files": files}
 
     tasks = {
-        "plain": actions.erase("pocket-sd", "Cats"),
-        "whole": actions.erase("pocket-sd", "Van Gogh\nCats", "style", "painting", ["Dogs"], "esd",
-                               {"iterations": 30, "variant": "u"}, 3, False),
-        "gan": actions.erase("pocket-gan", "hat", method="text-unlearn", knobs={"steps": 5}),
+        "plain": actions.erase(actions.Erasure("pocket-sd", "Cats")),
+        "whole": actions.erase(actions.Erasure("pocket-sd", "Van Gogh\nCats", "style", "painting", ["Dogs"], "esd",
+                               {"iterations": 30, "variant": "u"}, 3, False)),
+        "gan": actions.erase(actions.Erasure("pocket-gan", "hat", method="text-unlearn", knobs={"steps": 5})),
         "latents": actions.draw_latents("pocket-gan", 48),
     }  # fmt: skip
     check("surface/buttons", {name: told(task) for name, task in tasks.items()})

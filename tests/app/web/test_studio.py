@@ -86,7 +86,8 @@ def looked(run: Run, good: bool = True) -> None:
 
 
 def test_erase_asks_for_the_commands_a_terminal_would_type() -> None:
-    task = actions.erase("pocket-sd", "Van_Gogh\nCats", keep="Watercolor, Dogs", method="uce", seed="3")
+    asked: dict[str, Any] = {"keep": "Watercolor, Dogs", "seed": "3"}  # as the page's fields give them
+    task = actions.erase(actions.Erasure("pocket-sd", "Van_Gogh\nCats", **asked))
     first, look, judge = task.commands
     args = parse(first)
     assert (args.concept, args.keep, args.method, args.seed) == (["Van_Gogh", "Cats"], ["Watercolor", "Dogs"], "uce", 3)
@@ -98,11 +99,11 @@ def test_erase_asks_for_the_commands_a_terminal_would_type() -> None:
 
 
 def test_the_same_job_is_one_task_and_another_is_another() -> None:
-    first = actions.erase("pocket-sd", "Cats")
-    assert actions.erase("pocket-sd", " Cats ").id == first.id
-    assert actions.erase("pocket-sd", "Cats", seed=1).run != first.run
+    first = actions.erase(actions.Erasure("pocket-sd", "Cats"))
+    assert actions.erase(actions.Erasure("pocket-sd", " Cats ")).id == first.id
+    assert actions.erase(actions.Erasure("pocket-sd", "Cats", seed=1)).run != first.run
     queue.cancel(first)
-    assert actions.erase("pocket-sd", "Cats").id == first.id
+    assert actions.erase(actions.Erasure("pocket-sd", "Cats")).id == first.id
     assert first.status == "queued"
 
 
@@ -110,7 +111,7 @@ def test_the_same_job_is_one_task_and_another_is_another() -> None:
     ({'concept': ""}, "What is to be erased"),
     ({'concept': "Cats", 'seed': "x"}, "The seed takes a whole number; 'x' is none"),
     ({'concept': "Catz"}, "Did you mean 'cat'"),
-    ({'concept': "Cats", 'keep': "cats"}, "to be erased and kept"),
+    ({'concept': "Cats", 'keep': ["cats"]}, "to be erased and kept"),
     ({'concept': "Cats", 'kind': "thing"}, "Unknown kind 'thing'"),
     ({'concept': "Cats", 'method': "esd", 'knobs': {"iterations": -1}}, "iterations = -1 will not do"),
     ({'concept': HOSTILE}, "Unknown concept of pocket-sd"),
@@ -118,7 +119,7 @@ def test_the_same_job_is_one_task_and_another_is_another() -> None:
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_a_sentence_and_no_task(said: tuple[dict[str, Any], str]) -> None:
     with pytest.raises(BadInput, match=said[1]):
-        actions.erase(**{"model": "pocket-sd", **said[0]})
+        actions.erase(actions.Erasure(**{"model": "pocket-sd", **said[0]}))
     assert queue.tasks() == []
 
 
