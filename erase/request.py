@@ -42,18 +42,12 @@ def run_method(method: Any, request: Request, state: Mapping[str, Tensor] | None
     which `state` continues to the same bits. A closed form offers `solve`. Raises BadInput for a model of another
     family and for the state of another job.
     """
+    if not hasattr(method, "solve") and not hasattr(method, "learn"):
+        return (yield from _erased_by_itself(method, request, state))
     require(request.model, method.needs, name_of(method))
     if hasattr(method, "solve"):
         solved = yield from method.solve(request)
         return Edit(solved.deltas, {**provenance(method, request), **solved.about})
-    if not hasattr(method, "learn"):
-        warnings.warn(
-            f"{name_of(method)} defines erase(model, concepts, keep, seed, state); from version 0.3 a method defines "
-            "learn(request, state) and cost(request), or solve(request).",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return (yield from method.erase(request.model, request.concepts, request.keep, seed=request.seed, state=state))
     about = provenance(method, request)
     mark = job_mark(about)
     if state is not None and not torch.equal(state.get("job", mark[:0]), mark):
@@ -62,3 +56,14 @@ def run_method(method: Any, request: Request, state: Mapping[str, Tensor] | None
         deltas = yield from with_state(method.learn(request, state or {}), {"job": mark})
     edit = Edit(deltas, {**about, "cost": method.cost(request)})
     return (yield from method.finish(request, edit)) if hasattr(method, "finish") else edit
+
+
+def _erased_by_itself(method: Any, request: Request, state: Mapping[str, Tensor] | None) -> Work[Edit]:
+    """The edit of a plug-in written before version 0.2, which checks its model and its state itself."""
+    warnings.warn(
+        f"{name_of(method)} defines erase(model, concepts, keep, seed, state); from version 0.3 a method defines "
+        "learn(request, state) and cost(request), or solve(request).",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return (yield from method.erase(request.model, request.concepts, request.keep, seed=request.seed, state=state))

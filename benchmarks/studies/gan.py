@@ -99,11 +99,12 @@ def _erased(model: Gan, case: Case, seed: int, adapted: dict[tuple[str, int], di
     method = build(case.method, case.preset, case.knobs)
     concepts = [Concept(name=case.concept, kind="attribute")]
     keep = [Concept(name=name, kind="attribute") for name in case.keep]
+    request = Request(model, concepts, keep, seed)
     key, state = (case.concept, seed), None
     form = getattr(method, "form", "")
     if form in FORMS and key in adapted:
-        state = adapted[key] | {"job": job_mark(provenance(method, model, concepts, keep, seed))}  # type: ignore[arg-type]
-    work = run_method(method, Request(model, concepts, keep, seed=seed), state=state)
+        state = adapted[key] | {"job": job_mark(provenance(method, request))}
+    work = run_method(method, request, state)
 
     def keep_stage_one(step: Step) -> Step:
         if form in FORMS and key not in adapted and step.stage == "unlearn" and step.state is not None:

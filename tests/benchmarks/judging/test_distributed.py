@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[3]
 MEMBER = """
 import sys
 import torch
-from benchmarks.answers import answers
+from benchmarks.judging.predictions import answers
 from benchmarks.metrics.distribution import fid, kid
 from erase.work import drain
-from tests.metrics.doubles import TINY, Painter, Reader
+from tests.benchmarks.doubles import TINY, Painter, Reader
 
 painter = Painter()
 shots = [cell.shot for cell in TINY.shots(["Cats"])]

@@ -104,7 +104,7 @@ def test_both_ways_of_judging_see_the_same_and_cost_what_is_said(
     batched = drain(answers(model, shots, suite, Tint()))
     for name in ("style", "object", "features"):
         assert torch.allclose(single.numbers[name], batched.numbers[name], atol=2e-3)  # 8 bits a channel
-    monkeypatch.setattr(judge_speed, "suite", lambda _: suite)
+    monkeypatch.setattr(judge_speed, "load_suite", lambda _: suite)
     monkeypatch.setattr(judge_speed, "tools", lambda *_: (Tint(), None))
     monkeypatch.setattr(judge_speed, "PUBLISHED_STEPS", 4)
     speed = drain(speed_judge(model, Plan(concept="Van Gogh")))

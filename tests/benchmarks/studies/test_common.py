@@ -118,7 +118,7 @@ def test_the_other_labels_can_be_kept(tmp_path: Path) -> None:
 
 
 def test_edits_of_the_first_targets_are_attacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("judge", "attack"):
+    for place in ("judging.judge", "attacks.run"):
         monkeypatch.setattr(f"benchmarks.{place}.probe_of", lambda *_: Says(lambda number, image: True))
     how, out = build("random", 2), tmp_path / "out"
     suite = TINY.model_copy(update={"clip": None})
