@@ -121,7 +121,7 @@ def test_mistakes_are_one_sentence(argv: list[str], says: str, capsys: pytest.Ca
 def test_the_command_prints_a_table_or_one_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("generators.load", lambda *_, **__: Painter())
+    monkeypatch.setattr("generators.loading.load", lambda *_, **__: Painter())
     monkeypatch.setattr("benchmarks.suites.suite.load_suite", lambda _: TINY)
     asked = ["many", "--methods", "wipe", "--counts", "1,2", "--images", "2", "--steps", "1"]
     assert main([*asked, "--json"]) == 0
