@@ -54,7 +54,7 @@ def name_of(method: BaseModel) -> str:
     return type(method).__module__.rpartition(".")[2].replace("_", "-")
 
 
-def provenance(method: BaseModel, request: Request) -> dict[str, Any]:
+def provenance(method: Any, request: Request) -> dict[str, Any]:
     """The part of `Edit.about` that all methods share."""
     return {
         "method": name_of(method),

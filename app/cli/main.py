@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from app.cli.answer import Answer
-from app.cli.options import parse
+from app.cli.parser import parse
 from erase.errors import BadInput
 
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130

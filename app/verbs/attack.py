@@ -6,28 +6,62 @@ import argparse
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from app.cli.answer import Answer
+from app.cli.options import PROBES, SOURCE, Parser, value
 from app.cli.progress import follow
-from app.knobs import given_knobs
-from app.models import Source, load, loading, source
-from benchmarks.attacks.engine import Attack
+from app.knobs import add_knobs, given_knobs
 from benchmarks.attacks.registry import ON_GANS, build, every_attack, name_of
-from benchmarks.attacks.run import AttackReport
-from benchmarks.attacks.run import attack as attacked
-from benchmarks.report import Report
-from benchmarks.suites.prompts import file_rows
-from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput, match
 from erase.files import make_folder, write_text
-from erase.model import Denoiser, require
+
+if TYPE_CHECKING:
+    from app.models import Source
+    from benchmarks.attacks.engine import Attack
+    from benchmarks.attacks.run import AttackReport
+    from benchmarks.report import Report
+
+
+def attack_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
+    parser.add_argument("--concept", required=True, metavar="NAME", help="what should come back")
+    parser.add_argument("--attack", required=True, metavar="ATTACK", help=f"one of: {', '.join(every_attack())}")
+    files = (
+        "prompts to attack: CSV (case_number, prompt, evaluation_seed, evaluation_guidance), text with a prompt a "
+        "line, or the attack.jsonl of another attack (default: sentences of the suite)"
+    )
+    parser.add_argument("--prompts", metavar="FILE", help=files)
+    parser.add_argument("--rows", type=int, default=20, metavar="N", help="sentences of the suite (default: 20)")
+    suites = "whose sentences, and whose judge (default: %(default)s)"
+    parser.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help=suites)
+    parser.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
+    parser.add_argument("--batch", type=int, default=20, metavar="N", help="rows side by side (default: %(default)s)")
+    unscored = "leave FID, CLIP, IRA and CRA of a RUN unscored that `studio judge` has not measured"
+    parser.add_argument("--no-utility", action="store_true", help=unscored)
+    kept = "where pictures and prompts are kept (default: RUN/attacks/…; nowhere for a MODEL)"
+    parser.add_argument("--out", metavar="DIR", help=kept)
+    name = value(parser.words, "--attack")
+    if name:
+        from benchmarks.attacks.registry import attack_kind
+
+        name = match(name, every_attack(), "attack")
+        add_knobs(parser, name, attack_kind(name))
+    else:
+        parser.epilog = "--budget N and further knobs belong to each attack: `studio attacks NAME` explains them."
 
 
 def attack(args: argparse.Namespace) -> Answer:
     """Attack a concept of a model or run; a finished attack is opened, an unfinished one goes on."""
+    from app.models import load, loading, source
+    from benchmarks.attacks.run import attack as attacked
+    from benchmarks.suites.prompts import file_rows
+    from benchmarks.suites.suite import load_suite
+    from erase.model import Denoiser, require
+
     if match(args.attack, every_attack(), "attack") in ON_GANS:
         from app.verbs.attack_gan import attack_gan
 
@@ -100,6 +134,8 @@ def _held(folder: Path) -> Any:
 
 def _judged(what: Source) -> Report | None:
     """The run's own report, if it has been judged."""
+    from benchmarks.report import Report
+
     path = None if what.run is None else what.run.folder / "report.json"
     return Report.read(path) if path is not None and path.is_file() else None
 

@@ -8,19 +8,20 @@ from pathlib import Path
 from app.cli.answer import Answer
 from app.cli.progress import follow
 from app.knobs import given_knobs
-from app.models import load, loading, source
-from benchmarks.attacks.gan.run import attack_gan as attacked
-from benchmarks.attacks.gan.run import build
-from benchmarks.judging.judge_gan import GAN_SUITE
-from benchmarks.report import Report
-from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
 from erase.errors import BadInput, plain
 from erase.files import make_folder, write_text
-from erase.model import Gan, require
 
 
 def attack_gan(args: argparse.Namespace) -> Answer:
     """Attack a concept of a GAN or of a run on one, and keep the report beside the run."""
+    from app.models import load, loading, source
+    from benchmarks.attacks.gan.run import attack_gan as attacked
+    from benchmarks.attacks.gan.run import build
+    from benchmarks.judging.judge_gan import GAN_SUITE
+    from benchmarks.report import Report
+    from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
+    from erase.model import Gan, require
+
     knobs = given_knobs(args)
     how = build(args.attack, knobs.pop("budget", None), knobs)
     if args.rows < 1:

@@ -8,24 +8,30 @@ import time
 from pathlib import Path
 
 from app.cli.answer import Answer
+from app.cli.options import Parser
 from app.cli.progress import duration, follow
-from app.concepts import concepts
-from app.models import load, loading
-from app.runs.erase import occupied, prepare
-from app.runs.job import Job
-from app.verbs.erase import work_on
-from app.verbs.judge import RUN_SUITE, judge_run
-from benchmarks.suites.suite import load_suite
 from erase.files import size
 from erase.methods.registry import build
-from generators.export.export import export
 
 MODEL, CONCEPT, KEEP = "pocket-sd", "Van_Gogh", ("Watercolor", "Crayon", "Sketch", "Cartoon")
 METHOD, PRESET = "uce", "style"
 
 
+def demo_options(parser: Parser) -> None:
+    parser.add_argument("--out", default="demo", metavar="DIR", help="where everything goes (default: %(default)s)")
+
+
 def demo(args: argparse.Namespace) -> Answer:
     """Erase, judge, draw and export into one folder; a second call opens the finished run and goes on from there."""
+    from app.concepts import concepts
+    from app.models import load, loading
+    from app.runs.erase import occupied, prepare
+    from app.runs.job import Job
+    from app.verbs.erase import work_on
+    from app.verbs.judge import RUN_SUITE, judge_run
+    from benchmarks.suites.suite import load_suite
+    from generators.export.export import export
+
     began = time.monotonic()
     out = Path(args.out)
     say(f"This erases the style Van Gogh from {MODEL}, a small Stable Diffusion that comes with the studio.")

@@ -6,26 +6,52 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer
+from app.cli.options import KINDS, SOURCE, Parser, value
 from app.cli.progress import duration, follow
-from app.concepts import concepts
-from app.knobs import given_knobs
-from app.models import Loading, load, loading, source
-from app.runs.erase import SAVE_EVERY, erase_in, occupied, prepare
-from app.runs.job import Job
-from app.runs.run import Run, open_run
-from erase.edit import Edit
+from app.knobs import add_knobs, given_knobs
 from erase.errors import BadInput, match
 from erase.files import size
 from erase.methods.registry import build, method_names
-from erase.model import Generator
-from erase.provenance import check_request
+
+if TYPE_CHECKING:
+    from app.models import Loading
+    from app.runs.job import Job
+    from app.runs.run import Run
+    from erase.edit import Edit
+    from erase.model import Generator
+
+
+def erase_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE + " (erasing from a RUN stacks on its edit)")
+    parser.add_argument(
+        "--concept", action="append", required=True, metavar="NAME", help="what to erase; may be repeated"
+    )
+    kinds = "what the concepts are (default: what the name is in the bundled vocabulary, else object)"
+    parser.add_argument("--kind", metavar="|".join(KINDS), help=kinds)
+    parser.add_argument("--anchor", metavar="TEXT", help="what to draw instead (default: by kind)")
+    parser.add_argument("--keep", action="extend", nargs="+", default=[], metavar="NAME", help="concepts to protect")
+    parser.add_argument("--method", required=True, metavar="METHOD", help=f"one of: {', '.join(method_names())}")
+    parser.add_argument("--preset", metavar="NAME", help="named settings of the method")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
+    parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
+    parser.add_argument("--resume", action="store_true", help="go on when --out holds this job unfinished")
+    parser.add_argument("--save-every", type=float, metavar="SECONDS", help="time between snapshots (default: 30)")
+    parser.add_argument("--previews", type=float, metavar="SECONDS", help="time between pictures of the work (off)")
+    method = value(parser.words, "--method")
+    if method:
+        add_knobs(parser, match(method, method_names(), "method"))
+    else:
+        parser.epilog = "Every method has knobs of its own: `studio erase --method esd --help` adds them to this list."
 
 
 def erase(args: argparse.Namespace) -> Answer:
     """Erase concepts into a RUN folder; the same finished job is opened instead of run again."""
+    from app.models import load, loading, source
+    from app.runs.erase import occupied, prepare
+
     what = source(args.source)
     parents = what.ledger()
     job = read_job(args, what.base, parents)
@@ -41,16 +67,33 @@ def erase(args: argparse.Namespace) -> Answer:
     return _told(run, work_on(run, model, args.save_every, args.previews))
 
 
+def resume_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN", help="the folder of the run")
+    parser.add_argument("--save-every", type=float, metavar="SECONDS", help="time between snapshots (default: 30)")
+
+
 def resume(args: argparse.Namespace) -> Answer:
     """Go on with an unfinished run from its newest snapshot, with the model loaded as the job says."""
+    from app.models import load
+    from app.runs.run import open_run
+
     run = open_run(args.source)
     if run.status == "done":
         return _told(run, run.edit(), f"{run.folder} is finished; there is nothing to resume.")
     return _told(run, work_on(run, load(run.job.model, as_begun(run, args)), args.save_every))
 
 
+def reproduce_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN", help="the run to repeat")
+    parser.add_argument("--out", required=True, metavar="RUN", help="the folder of the new run")
+
+
 def reproduce(args: argparse.Namespace) -> Answer:
     """Run a finished run's job again in another folder; exit 1 with the differences when the edits are not equal."""
+    from app.models import load
+    from app.runs.erase import occupied, prepare
+    from app.runs.run import open_run
+
     run = open_run(args.source)
     before = run.edit()
     if "approximate" in before.about:
@@ -84,6 +127,10 @@ def reproduce(args: argparse.Namespace) -> Answer:
 
 def read_job(args: argparse.Namespace, base: str, parents: Sequence[Edit] = ()) -> Job:
     """The Job a command line asks for, every knob spelled out; BadInput for anything that cannot be meant."""
+    from app.concepts import concepts
+    from app.runs.job import Job
+    from erase.provenance import check_request
+
     method = match(args.method, method_names(), "method")
     built = build(method, args.preset, given_knobs(args))
     erased = concepts(base, args.concept, args.kind, args.anchor)
@@ -104,6 +151,8 @@ def read_job(args: argparse.Namespace, base: str, parents: Sequence[Edit] = ()) 
 
 def work_on(run: Run, model: Generator, save_every: float | None = None, previews: float | None = None) -> Edit:
     """Drain a run's work with progress; when it is stopped, say how to go on."""
+    from app.runs.erase import SAVE_EVERY, erase_in
+
     every = SAVE_EVERY if save_every is None else save_every
     try:
         return follow(
@@ -127,6 +176,8 @@ def largest_difference(one: Edit, other: Edit) -> float:
 
 def as_begun(run: Run, args: argparse.Namespace) -> Loading:
     """The loading options, except those that belong to the job: they must be as they were."""
+    from app.models import Loading
+
     dtype, config = run.record["dtype"], run.job.config
     return Loading(args.device, dtype, args.attention_slicing, args.offload, config, args.online)
 

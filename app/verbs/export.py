@@ -5,24 +5,47 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer, table
+from app.cli.options import DTYPES, Parser, loading_options
 from app.cli.progress import follow
-from app.models import load, loading, source
-from app.runs.run import open_run
-from erase.edit import Edit
 from erase.errors import BadInput, match
 from erase.files import size
 from generators.assets import BUNDLED
-from generators.export.card import approximation
-from generators.export.export import Exported, asked_of
-from generators.export.export import export as exporting
-from generators.export.format import FORMS, Asked, form, refusal
+
+if TYPE_CHECKING:
+    from erase.edit import Edit
+    from generators.export.export import Exported
+    from generators.export.format import Asked
+
+
+def export_options(parser: Parser) -> None:
+    loading_options(parser, dtype=False)
+    parser.add_argument("source", metavar="RUN", help="the folder of a finished run, or an edit file")
+    parser.add_argument("--as", dest="form", required=True, metavar="FORMAT", help="the format, or `list` to see them")
+    parser.add_argument("--out", metavar="PATH", help="where to write")
+    parser.add_argument(
+        "--dtype", dest="save_dtype", choices=DTYPES, help="of the written weights (default: as the model's)"
+    )
+    parser.add_argument("--strength", type=float, default=1.0, metavar="S", help="how much of the edit (default: 1)")
+    parser.add_argument("--variant", metavar="NAME", help="goes into a pipeline's file names, for example fp16")
+    parser.add_argument(
+        "--error", type=float, metavar="E", help="share of the edit a low-rank format may miss (LoRA: 0.01)"
+    )
+    parser.add_argument("--rank", type=int, metavar="R", help="of a low-rank format, instead of --error")
+    parser.add_argument("--size", type=float, metavar="MB", help="the megabytes a low-rank format may take, instead")
+    parser.add_argument("--force", action="store_true", help="replace what is already at --out")
 
 
 def export(args: argparse.Namespace) -> Answer:
     """Write the format, prove that it opens elsewhere and draws the same, and say where it is."""
+    from app.models import load, loading, source
+    from app.runs.run import open_run
+    from generators.export.export import asked_of
+    from generators.export.export import export as exporting
+    from generators.export.format import FORMS, refusal
+
     what = source(args.source)
     edit = what.edit()
     if edit is None:
@@ -57,6 +80,8 @@ def attacks_of(run: Path) -> dict[str, dict[str, Any]]:
 
 def _listed(edit: Edit, asked: Asked) -> Answer:
     """The formats that can carry the edit as a table, and a sentence for each that cannot."""
+    from generators.export.format import FORMS, form, refusal
+
     whys = {name: refusal(name, edit, asked) for name in FORMS}
     listed = [
         {"name": name, "about": form(name).about, "opens": form(name).opens, "possible": why is None, "why_not": why}
@@ -79,11 +104,13 @@ def _document(exported: Exported) -> dict[str, Any]:
 
 
 def _text(exported: Exported) -> str:
+    from generators.export.card import approximation
+
     proof, latent = exported.proof, exported.max_latent_difference
     latents = "" if latent is None else f", largest latent difference {latent:.2g}"
     reader = proof.reader[0].upper() + proof.reader[1:]
     lines = [
-        f"Exported to {exported.path} ({size(exported.bytes)}). {reader} opened it and drew what the worn edit draws: "
+        f"Exported to {exported.path} ({size(exported.bytes)}). {reader} opened it; it drew the same as the edit: "
         f"largest pixel difference {proof.max_difference:.2g}{latents} (required: {proof.tolerance}).",
         *([approximation(exported.facts)] if exported.facts else []),
     ]

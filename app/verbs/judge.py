@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from app.cli.answer import Answer
+from app.cli.options import PROBES, SOURCE, Parser
 from app.cli.progress import follow
-from app.models import Source, load, loading, source
-from app.runs.run import Run
-from benchmarks.judging.distributed import team
-from benchmarks.judging.judge import judge as judged
-from benchmarks.judging.judge_gan import judge_gan
-from benchmarks.metrics.cost import Cost
-from benchmarks.pages.face_grid import draw_faces
-from benchmarks.pages.gallery import draw_grid
-from benchmarks.report import Report
-from benchmarks.suites.gan_suite import GanSuite, gan_suite, gan_suite_names
-from benchmarks.suites.suite import Suite, load_suite
-from erase.edit import Edit
 from erase.errors import BadInput, plain
 from erase.files import write_text
-from erase.model import Denoiser, Gan
+
+if TYPE_CHECKING:
+    from app.models import Source
+    from app.runs.run import Run
+    from benchmarks.metrics.cost import Cost
+    from benchmarks.report import Report
+    from benchmarks.suites.gan_suite import GanSuite
+    from benchmarks.suites.suite import Suite
+    from erase.edit import Edit
+    from erase.model import Denoiser, Gan
 
 MODEL_SUITE, RUN_SUITE = "pocket-canvas", "pocket-canvas-small"  # the whole grid once; a coffee break
 GAN_SUITE = "pocket-faces"
+
+
+def judge_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
+    suites = "what to draw and score (default: pocket-canvas for a MODEL, pocket-canvas-small for a RUN)"
+    parser.add_argument("--suite", metavar="NAME|FILE", help=suites)
+    parser.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
+    data = "measure FID against this data set, laid out as THEME/OBJECT/1.jpg (default: the unedited model's pictures)"
+    parser.add_argument("--data", metavar="DIR", help=data)
+    until = "of a RUN: draw seed by seed, until UA, IRA and CRA are each known to ± this share (such as 0.02)"
+    parser.add_argument("--until", type=float, metavar="SHARE", help=until)
 
 
 def judge(args: argparse.Namespace) -> Answer:
@@ -32,6 +42,12 @@ def judge(args: argparse.Namespace) -> Answer:
 
     Of several processes that `accelerate launch` has started one writes and speaks.
     """
+    from app.models import load, loading, source
+    from benchmarks.judging.distributed import team
+    from benchmarks.judging.judge import judge as judged
+    from benchmarks.suites.gan_suite import gan_suite
+    from benchmarks.suites.suite import load_suite
+
     if not team().leads:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     what = source(args.source)
@@ -55,12 +71,17 @@ def judge(args: argparse.Namespace) -> Answer:
 
 def _faces(name: str | None, base: str) -> GanSuite | None:
     """The suite for GANs that is asked for by name, or by naming the bundled GAN alone."""
+    from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
+
     if name is None:
         return gan_suite(GAN_SUITE) if base == "pocket-gan" else None
     return gan_suite(name) if base == "pocket-gan" or plain(name) in map(plain, gan_suite_names()) else None
 
 
 def _judge_gan(what: Source, model: Gan, edit: Edit | None, faces: GanSuite) -> Answer:
+    from benchmarks.judging.judge_gan import judge_gan
+    from benchmarks.pages.face_grid import draw_faces
+
     if what.run is None or edit is None:
         report = follow(judge_gan(model, suite=faces), f"judging {model.name}")
         return Answer(report.model_dump(mode="json"), report.table())
@@ -80,12 +101,18 @@ def _told(run: Run, report: Report) -> Answer:
 
 
 def _cost(run: Run) -> Cost:
+    from benchmarks.metrics.cost import Cost
+
     state = run.state
     return Cost(state["seconds"], state.get("peak_memory_bytes") or float("nan"), state.get("memory_probe", ""))
 
 
 def judge_run(run: Run, model: Denoiser, edit: Edit, suite: Suite, until: float | None = None) -> Report:
     """Score a run on a suite and leave report.json and grid.png in its folder."""
+    from benchmarks.judging.distributed import team
+    from benchmarks.judging.judge import judge as judged
+    from benchmarks.pages.gallery import draw_grid
+
     job = {**run.job.model_dump(mode="json"), "suite": suite.name, "run": str(run.folder)}
     work = judged(model, edit, suite=suite, cost=_cost(run), job=job, until=until)
     report = follow(work, f"judging {run.job.title}")

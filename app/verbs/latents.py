@@ -7,17 +7,25 @@ import contextlib
 from pathlib import Path
 
 from app.cli.answer import Answer
+from app.cli.options import Parser
 from app.cli.progress import follow
-from app.models import load, loading, source
 from app.queue.paths import latent_picture
-from app.runs.pictures import save_picture
-from app.verbs.sample import read_seeds
 from erase.files import require_space, write_json
-from erase.model import Gan, Shot, require
+
+
+def latents_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="GAN|RUN", help="a bundled GAN, its folder or file, or a RUN of one")
+    parser.add_argument("--seeds", default="0:48", metavar="A:B", help="which (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where they go")
 
 
 def latents(args: argparse.Namespace) -> Answer:
     """Draw the seeds that have not been drawn before; index.json names the folder of this very model's pictures."""
+    from app.models import load, loading, source
+    from app.runs.pictures import save_picture
+    from app.verbs.sample import read_seeds
+    from erase.model import Gan, Shot, require
+
     seeds, out = read_seeds(args.seeds), Path(args.out)
     what = source(args.source)
     edit = what.edit()

@@ -1,29 +1,36 @@
-"""`studio ledger`: the edits a run wears, oldest first; and the same run with one of them taken off again."""
+"""`studio ledger`: the edits stacked in a run, oldest first; and the same run without one of them."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer, table
-from app.models import load
-from app.runs.erase import prepare, stacked
-from app.runs.job import Job
-from app.runs.run import Run, create, open_run
-from app.verbs.erase import as_begun, work_on
-from erase.concept import Concept
-from erase.edit import Edit
+from app.cli.options import Parser
 from erase.errors import BadInput, nearest, plain
 from erase.files import require_space
 from erase.methods.registry import method
 
+if TYPE_CHECKING:
+    from app.runs.job import Job
+    from app.runs.run import Run
+    from erase.edit import Edit
+
 SHORTEST_HASH = 6  # digits of a hash that are taken for one
+
+
+def ledger_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--without", metavar="NAME|HASH|NUMBER", help="the edit to take off")
+    parser.add_argument("--out", metavar="RUN", help="the folder of the new run that does without it")
 
 
 def ledger(args: argparse.Namespace) -> Answer:
     """List the edits of a run, or write another run without one of them."""
+    from app.runs.run import open_run
+
     run = open_run(args.source)
     edits = run.ledger()
     if args.without is None:
@@ -35,7 +42,7 @@ def ledger(args: argparse.Namespace) -> Answer:
         raise BadInput("Where to? Add --out RUN for the run without that edit.")
     gone = found(edits, args.without)
     if len(edits) == 1:
-        raise BadInput(f"{run.folder} wears this one edit only; without it there is just {run.job.model}.")
+        raise BadInput(f"{run.folder} holds this one edit only; without it there is just {run.job.model}.")
     folder = Path(args.out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not an empty folder. Choose another --out.")
@@ -98,6 +105,11 @@ def _joint(edits: Sequence[Edit]) -> bool:
 
 def _solved_again(run: Run, left: Sequence[Edit], folder: Path, args: argparse.Namespace) -> Run:
     """A run of one job that erases what is left at once, from the base model."""
+    from app.models import load
+    from app.runs.erase import prepare
+    from app.verbs.erase import as_begun, work_on
+    from erase.concept import Concept
+
     erased = [Concept(**concept) for edit in left for concept in edit.about["concepts"]]
     spoken = {plain(words) for concept in erased for words in (concept.name, *concept.phrases)}
     kept = {plain(concept["name"]): Concept(**concept) for edit in left for concept in edit.about["keep"]}
@@ -112,6 +124,9 @@ def _solved_again(run: Run, left: Sequence[Edit], folder: Path, args: argparse.N
 
 def _without_work(run: Run, left: Sequence[Edit], folder: Path, typed: str) -> Run:
     """A finished run of what is left, as if its newest edit had just been made on the others."""
+    from app.runs.erase import stacked
+    from app.runs.run import create
+
     require_space(folder, 2 * sum(edit.storage_bytes for edit in left), "the run without that edit")
     circumstances = {name: value for name, value in run.record.items() if name not in ("version", "hash", "job")}
     record = {**circumstances, "typed": typed, "from": str(run.folder)}
@@ -119,11 +134,16 @@ def _without_work(run: Run, left: Sequence[Edit], folder: Path, typed: str) -> R
 
 
 def _marked(edit: Edit, approximate: str) -> Edit:
+    from erase.edit import Edit
+
     return Edit(edit.deltas, {**edit.about, "approximate": approximate})
 
 
 def _job(run: Run, edit: Edit, parents: Sequence[Edit] = ()) -> Job:
     """The job that an edit is the result of."""
+    from app.runs.job import Job
+    from erase.concept import Concept
+
     about = edit.about
     return Job(
         model=run.job.model,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from app.cli.answer import Answer, table
+from app.cli.options import Parser
 from erase.errors import BadInput, match
 
 # What `studio judge` measures: name, better direction, meaning. Definitions and options are in benchmarks/.
@@ -47,6 +48,10 @@ def models(args: argparse.Namespace) -> Answer:
     return Answer({"version": 1, "models": listed}, f"{table(('model', 'state', 'what it is'), rows)}\n{note}")
 
 
+def methods_options(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="METHOD", help="explain this one")
+
+
 def methods(args: argparse.Namespace) -> Answer:
     """All methods in a line each, or one with its knobs."""
     from app.knobs import NEEDS, described, in_short
@@ -62,6 +67,10 @@ def methods(args: argparse.Namespace) -> Answer:
     ]
     text = table(("method", "needs", "what it does", "paper"), rows)
     return Answer({"version": 1, "methods": listed}, f"{text}\n`studio methods NAME` explains the knobs of one.")
+
+
+def attacks_options(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="ATTACK", help="explain this one")
 
 
 def attacks(args: argparse.Namespace) -> Answer:
@@ -99,6 +108,10 @@ def suites(args: argparse.Namespace) -> Answer:
     rows = [(one.name, len(one.styles), len(one.objects), one.about) for one in found]
     text = table(("suite", "styles", "objects", "what is drawn"), rows)
     return Answer({"version": 1, "suites": listed}, f"{text}\n--suite also takes the path of a TOML file of your own.")
+
+
+def runs_options(parser: Parser) -> None:
+    parser.add_argument("folder", nargs="?", metavar="DIR", help="where to look (default: here, and the studio's home)")
 
 
 def runs(args: argparse.Namespace) -> Answer:

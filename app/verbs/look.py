@@ -6,28 +6,46 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer
+from app.cli.options import Parser
 from app.cli.progress import follow
-from app.models import load, loading, source
-from app.runs.pictures import save_picture
-from app.verbs.judge import GAN_SUITE
-from app.verbs.sample import read_seeds
-from benchmarks.pages.face_look import look_gan
-from benchmarks.pages.strengths import STRENGTHS, Looked
-from benchmarks.pages.strengths import look as looked
-from benchmarks.suites.gan_suite import gan_suite
-from benchmarks.suites.suite import load_suite
 from erase.errors import BadInput
 from erase.files import write_json
-from erase.model import Denoiser, require
+
+if TYPE_CHECKING:
+    from benchmarks.pages.strengths import Looked
 
 SEEDS = "0:2"  # of prompts of one's own
 
 
+def look_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help="draw this instead of the four rows")
+    parser.add_argument(
+        "--seeds", metavar="A:B", help="of your prompts (default: 0:2), or of a GAN instead of two rows"
+    )
+    parser.add_argument("--strengths", metavar="S,S,…", help="of the edit (default: 0 to 1.5 in quarters)")
+    parser.add_argument(
+        "--suite",
+        default="pocket-canvas-small",
+        metavar="NAME|FILE",
+        help="the prompt suite that provides the rows and the probe",
+    )
+
+
 def look(args: argparse.Namespace) -> Answer:
     """Draw what has not been drawn before, and say where it is."""
+    from app.models import load, loading, source
+    from app.verbs.judge import GAN_SUITE
+    from app.verbs.sample import read_seeds
+    from benchmarks.pages.face_look import look_gan
+    from benchmarks.pages.strengths import look as looked
+    from benchmarks.suites.gan_suite import gan_suite
+    from benchmarks.suites.suite import load_suite
+    from erase.model import Denoiser, require
+
     what = source(args.source)
     edit = what.edit()
     if what.run is None or edit is None:
@@ -55,6 +73,8 @@ def look(args: argparse.Namespace) -> Answer:
 
 def read_strengths(text: str | None) -> list[float]:
     """A list such as 0,0.5,1; BadInput for anything else."""
+    from benchmarks.pages.strengths import STRENGTHS
+
     try:
         return sorted({float(part) for part in text.split(",")}) if text else list(STRENGTHS)
     except ValueError:
@@ -63,6 +83,8 @@ def read_strengths(text: str | None) -> list[float]:
 
 def _kept(seen: Looked, folder: Path) -> dict[str, Any]:
     """Every picture in a file of its own, and what index.json says of rows and verdicts."""
+    from app.runs.pictures import save_picture
+
     for strength, pictures in seen.pictures.items():
         for number, picture in enumerate(pictures):
             save_picture(picture[None], folder / picture_name(strength, number), padding=0)

@@ -7,20 +7,27 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer
-from app.runs.run import Run, find_runs, is_run, open_run
-from benchmarks.attacks.run import AttackReport
-from benchmarks.pages.html import Attacked, run_page, sweep_page
-from benchmarks.report import Report
-from benchmarks.sweeps.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
+from app.cli.options import Parser
 from erase.errors import BadInput
 from erase.files import size, write_text
+
+if TYPE_CHECKING:
+    from app.runs.run import Run
+    from benchmarks.attacks.run import AttackReport
+
+
+def report_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN|DIR", help="a judged run, the folder of a sweep, or one with runs below")
+    parser.add_argument("--out", required=True, metavar="HTML", help="the file to write")
 
 
 def report(args: argparse.Namespace) -> Answer:
     """Write the page of a run, of a sweep's folder, or of all judged runs below a folder."""
+    from app.runs.run import is_run, open_run
+
     folder, out = Path(args.source), Path(args.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise BadInput(f"--out {out} should end in .html.")
@@ -38,6 +45,9 @@ def report(args: argparse.Namespace) -> Answer:
 
 
 def _of_run(run: Run) -> str:
+    from benchmarks.pages.html import Attacked, run_page
+    from benchmarks.report import Report
+
     path = run.folder / "report.json"
     if not path.is_file():
         raise BadInput(f"{run.folder} has not been judged yet; `studio judge {run.folder}` does that.")
@@ -48,6 +58,9 @@ def _of_run(run: Run) -> str:
 
 
 def _of_sweep(folder: Path) -> str:
+    from benchmarks.pages.html import sweep_page
+    from benchmarks.sweeps.leaderboard import Leaderboard
+
     board = Leaderboard.read((folder / "leaderboard.json").read_text(encoding="utf-8"))
     costs = json.loads(_text(folder / "costs.json") or '{"costs": []}')["costs"]
     return sweep_page(board, costs, _text(folder / "sweep.toml"), f"studio sweep sweep.toml --out {folder}")
@@ -55,6 +68,11 @@ def _of_sweep(folder: Path) -> str:
 
 def _of_runs(folder: Path) -> str:
     """Runs that were made one by one: a method under two settings of its knobs is two methods."""
+    from app.runs.run import find_runs
+    from benchmarks.pages.html import sweep_page
+    from benchmarks.report import Report
+    from benchmarks.sweeps.leaderboard import COSTS, Entry, entry_scores, leaderboard
+
     judged = [(run, found) for run in find_runs(folder)
               if (found := Report.found(run.folder / "report.json")) is not None]  # fmt: skip
     if not judged:
@@ -79,6 +97,8 @@ def _of_runs(folder: Path) -> str:
 
 
 def _attacks(folder: Path) -> Iterator[tuple[str, AttackReport]]:
+    from benchmarks.attacks.run import AttackReport
+
     for path in sorted((folder / "attacks").glob("*/report.json")):
         found = AttackReport.found(path)
         if found is not None:

@@ -7,18 +7,34 @@ import contextlib
 from pathlib import Path
 
 from app.cli.answer import Answer
+from app.cli.options import SOURCE, Parser
 from app.cli.progress import follow
-from app.models import load, loading, source
-from app.runs.pictures import save_picture
 from erase.errors import BadInput
 from erase.files import make_folder, require_space
-from erase.model import Shot
 
 SEEDS = "0:4"
 
 
+def sample_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE)
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help="what to draw; repeat it for more rows")
+    parser.add_argument(
+        "--seeds", metavar="A:B", help="A, A+1 … B-1, or a list A,B,C (default: 0:4); alone, of the empty prompt"
+    )
+    parser.add_argument(
+        "--strength", type=float, default=None, metavar="S", help="of a RUN's edit: 0 the base model, 1 as made"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the model's own)")
+    parser.add_argument("--guidance", type=float, metavar="G", help="guidance scale (default: the model's own)")
+    parser.add_argument("--out", required=True, metavar="PNG", help="the picture to write")
+
+
 def sample(args: argparse.Namespace) -> Answer:
     """Draw every prompt with every seed and write the sheet."""
+    from app.models import load, loading, source
+    from app.runs.pictures import save_picture
+    from erase.model import Shot
+
     seeds, prompts = read_seeds(args.seeds or SEEDS), args.prompt or [""]
     out = picture_path(args.out)
     what = source(args.source)

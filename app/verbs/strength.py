@@ -5,16 +5,24 @@ from __future__ import annotations
 import argparse
 
 from app.cli.answer import Answer
+from app.cli.options import Parser
 from app.cli.progress import follow
-from app.models import load, loading, source
-from benchmarks.suites.suite import load_suite
-from benchmarks.sweeps.strength import strength as searched
 from erase.errors import BadInput
 from erase.files import write_json
 
 
+def strength_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--suite", metavar="NAME|FILE", default="pocket-canvas", help="what to draw")
+    parser.add_argument("--shots", type=int, default=40, metavar="N", help="of the concept (default: 40)")
+
+
 def strength(args: argparse.Namespace) -> Answer:
     """Search, leave strength.json in the run's folder, and say which strength to wear."""
+    from app.models import load, loading, source
+    from benchmarks.suites.suite import load_suite
+    from benchmarks.sweeps.strength import strength as searched
+
     suite = load_suite(args.suite)
     what = source(args.source)
     edit = what.edit()

@@ -7,25 +7,37 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from app.cli.answer import Answer
+from app.cli.options import Parser
 from app.cli.progress import duration
-from app.sweeps import engines
-from app.sweeps.cells import Task, chain, failures, folder, note_failure, perform, unedited
-from app.sweeps.engines import Outcome, Setting
-from benchmarks.attacks.run import AttackReport
-from benchmarks.report import Report
-from benchmarks.sweeps.leaderboard import COSTS, Entry, Leaderboard, entry_scores, leaderboard
-from benchmarks.sweeps.sweep import Cell, Sweep, cells, read_sweep
 from erase.errors import BadInput
 from erase.files import make_folder, write_json, write_text
+
+if TYPE_CHECKING:
+    from app.sweeps.cells import Task
+    from app.sweeps.engines import Outcome, Setting
+    from benchmarks.sweeps.leaderboard import Entry, Leaderboard
+    from benchmarks.sweeps.sweep import Cell, Sweep
+
+
+def sweep_options(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE.toml", help="what to sweep over")
+    parser.add_argument("--out", required=True, metavar="DIR", help="one RUN folder per cell, and leaderboard.json")
+    workers = "processes (default: one per GPU, else as many as the processors hold); the table does not depend on it"
+    parser.add_argument("--workers", type=int, metavar="N", help=workers)
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="run on a Ray cluster that sees --out; `local` starts one here"
+    )
 
 
 def sweep(args: argparse.Namespace) -> Answer:
     """Run what is missing of a sweep; failed cells are noted, and the others go on."""
+    from benchmarks.sweeps.sweep import cells, read_sweep
+
     path, out = Path(args.file), Path(args.out)
     plan = read_sweep(path)
     wanted = cells(plan)
@@ -43,6 +55,9 @@ def sweep(args: argparse.Namespace) -> Answer:
 
 def collected(plan: Sweep, wanted: Sequence[Cell], out: Path) -> tuple[Leaderboard, list[dict[str, Any]]]:
     """The leaderboard of what lies in a sweep's folder, and what each cell has cost."""
+    from app.sweeps.cells import failures
+    from benchmarks.sweeps.leaderboard import leaderboard
+
     said, judged, costs = failures(out), [], []
     for cell in wanted:
         for suite in plan.canvases():
@@ -54,6 +69,9 @@ def collected(plan: Sweep, wanted: Sequence[Cell], out: Path) -> tuple[Leaderboa
 
 def _run(args: argparse.Namespace, plan: Sweep, wanted: Sequence[Cell], out: Path) -> None:
     """Do all tasks; the unedited model's pictures come first, because every cell is compared with them."""
+    from app.sweeps.cells import chain, note_failure, unedited
+    from app.sweeps.engines import Setting
+
     setting = Setting(plan.threads, {"STUDIO_CACHE": str(out / "unedited")})
     first = list(unedited(plan, wanted))
     then = [chain(plan, cell, out) for cell in wanted]
@@ -67,6 +85,9 @@ def _run(args: argparse.Namespace, plan: Sweep, wanted: Sequence[Cell], out: Pat
 
 
 def _engine(args: argparse.Namespace, setting: Setting, tasks: Sequence[Task], out: Path) -> Iterator[Outcome]:
+    from app.sweeps import engines
+    from app.sweeps.cells import perform
+
     if args.ray is not None:
         return engines.ray(tasks, perform, setting, args.ray)
     workers = min(len(tasks), _workers(setting.threads) if args.workers is None else args.workers)
@@ -83,6 +104,11 @@ def _workers(threads: int) -> int:
 
 
 def _entry(plan: Sweep, cell: Cell, suite: str, out: Path, failed: str) -> tuple[Entry, Any, dict[str, Any]]:
+    from app.sweeps.cells import folder
+    from benchmarks.attacks.run import AttackReport
+    from benchmarks.report import Report
+    from benchmarks.sweeps.leaderboard import COSTS, Entry, entry_scores
+
     run = folder(out, cell)
     entry = Entry(
         label=cell.variant.label, method=cell.variant.method, preset=cell.variant.preset_for(cell.kind),

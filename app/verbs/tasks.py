@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 
 from app.cli.answer import Answer
+from app.cli.options import Parser
 from app.queue import queue
+
+
+def cancel_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="RUN", help="the folder of the run, or a task's id from `studio runs --json`")
+    parser.add_argument("--discard", action="store_true", help="remove an unfinished run instead of keeping its state")
+    parser.add_argument("--force", action="store_true", help="end the process if it does not stop within two seconds")
 
 
 def cancel(args: argparse.Namespace) -> Answer:

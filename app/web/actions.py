@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import generators
-from app.cli.options import parse
+from app.cli.parser import parse
 from app.models import source as opened
 from app.queue import paths, queue
 from app.queue.queue import Task

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.cli.options import _parsers
+from app.cli.parser import parsers
 from erase.methods.registry import knobs
 
 
 def verbs(argv: Sequence[str]) -> dict[str, argparse.ArgumentParser]:
     """The parser of every verb as it is when this is typed; the one place that knows how parsers are made."""
-    return dict(_parsers(list(argv))[1])
+    return parsers(list(argv), every=not argv)[1]
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     suite = write_suite(tmp_path / "tiny.toml", styles=THEMES)
     monkeypatch.setenv("STUDIO_ASSETS", str(assets))
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("app.verbs.demo.RUN_SUITE", str(suite))
+    monkeypatch.setattr("app.verbs.judge.RUN_SUITE", str(suite))
     monkeypatch.chdir(tmp_path)
     return suite
 

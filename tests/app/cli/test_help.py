@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.options import _parsers
+from app.cli.parser import parsers
 from erase.methods.registry import knobs, method, method_names
 from tests.app.conftest import Studio
 
@@ -46,7 +46,7 @@ def test_help_and_simple_mistakes_import_nothing_heavy(words: list[str]) -> None
 
 
 def test_every_verb_that_is_advertised_exists() -> None:
-    _, verbs = _parsers([])
+    _, verbs = parsers([], every=True)
     assert verbs.keys() >= PROMISED
     for parser in verbs.values():
         module, function = parser.get_default("run").split(":")
@@ -75,7 +75,7 @@ def test_a_methods_knobs_are_shown_with_default_bounds_and_help(studio: Studio, 
 
 @pytest.mark.parametrize("name", method_names())
 def test_no_method_calls_a_knob_like_an_option_of_erase(name: str) -> None:
-    _, verbs = _parsers([])
+    _, verbs = parsers([], every=True)
     taken = {option for action in verbs["erase"]._actions for option in action.option_strings}
     assert not {f"--{knob.name.replace('_', '-')}" for knob in knobs(method(name))} & taken
 

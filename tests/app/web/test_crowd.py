@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.options import parse
+from app.cli.parser import parse
 from app.queue import paths, queue
 from erase.edit import Edit
 from tests.app.web.serving import Served, serving

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from app.cli.options import parse
+from app.cli.parser import parse
 from app.queue import paths, queue
 from app.web import actions, gallery, labels
 from benchmarks.pages.face_look import _verdicts, look_gan

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.cli.options import parse
+from app.cli.parser import parse
 from app.queue import paths, queue
 from app.runs.erase import erase_in
 from app.runs.run import Run
