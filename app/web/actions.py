@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import zipfile
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,7 +243,7 @@ def do(what: str, task: str) -> str:
     return str(deed(task) or "done")
 
 
-def neighbours(model: str, concept: str) -> list[str]:
+async def neighbours(model: str, concept: str) -> list[str]:
     """The concepts nearest in meaning to the one that is to be erased, by the model's own text encoder; remembered."""
     wanted = lines(concept)
     if not wanted:
@@ -251,11 +252,16 @@ def neighbours(model: str, concept: str) -> list[str]:
     parse(words)
     kept = paths.home() / "neighbours" / f"{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]}.json"
     if not kept.is_file():
-        asked = subprocess.run(
-            [sys.executable, "-m", "app", *words, "--json"], cwd=queue.ROOT, capture_output=True, text=True, timeout=600
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", *words, "--json", cwd=queue.ROOT, stdout=PIPE, stderr=DEVNULL
         )
-        document = json.loads(asked.stdout or "{}")
-        if asked.returncode:
+        try:
+            printed, _ = await child.communicate()
+        finally:
+            if child.returncode is None:  # whoever asked has gone
+                child.kill()
+        document = json.loads(printed or "{}")
+        if child.returncode:
             raise BadInput(document.get("error", {}).get("message", "The neighbours could not be found."))
         write_json(kept, document)
     return json.loads(kept.read_text(encoding="utf-8"))["neighbours"]

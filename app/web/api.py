@@ -12,7 +12,7 @@ import gradio as gr
 
 from app.queue.queue import Task
 from app.web import actions, labels, task_view
-from app.web.tabs import said
+from app.web.tabs import report_errors
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,18 @@ class Endpoint:
         described = self.asked or self.action
         signature = inspect.signature(described)
 
-        def call(*args: Any, **named: Any) -> Any:
+        def perform(*args: Any, **named: Any) -> Any:
             given = signature.bind(*args, **named)
             asked = [self.asked(*given.args, **given.kwargs)] if self.asked else given.args
-            return self.answer(self.action(*asked))
+            return self.action(*asked)
 
+        def call_now(*args: Any, **named: Any) -> Any:
+            return self.answer(perform(*args, **named))
+
+        async def call_later(*args: Any, **named: Any) -> Any:
+            return self.answer(await perform(*args, **named))
+
+        call = call_later if inspect.iscoroutinefunction(self.action) else call_now
         call.__name__, call.__doc__ = self.name, self.action.__doc__
         call.__annotations__ = get_type_hints(described) | {"return": Any}
         call.__signature__ = signature.replace(return_annotation=Any)  # type: ignore[attr-defined]
@@ -87,7 +94,7 @@ ENDPOINTS = (
 def register() -> None:
     """Offer every endpoint, and every deed of the queue's list, under its name; inside `gr.Blocks` only."""
     for endpoint in ENDPOINTS:
-        gr.api(said(endpoint.function()), api_name=endpoint.name)
+        gr.api(report_errors(endpoint.function()), api_name=endpoint.name)
     for deed in actions.DEEDS:
         gr.api(_deed(deed), api_name=deed)
 
@@ -96,4 +103,4 @@ def _deed(name: str) -> Any:
     def act(task: str) -> str:
         return actions.do(name, task)
 
-    return said(act)
+    return report_errors(act)

@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
 
 from app.queue import paths
 from app.web import labels
-from app.web.html import empty, img
+from app.web.templates import render
 from erase.errors import BadInput
 
 COUNT = 48  # latents on a page
-TOLD = {"yes": "has it", "no": "has it not", "": "not marked"}
+MEANING = {"yes": "has it", "no": "has it not", "": "not marked"}
 
 
 def latents(model: str, concept: str | None, first: int = 0) -> str:
     """The pictures of seeds `first` … `first` + COUNT - 1, those that have been drawn, with the marks of a concept."""
-    folder = drawn(model)
-    seeds = [seed for seed in range(first, first + COUNT) if folder and (folder / paths.latent_picture(seed)).is_file()]
-    if folder is None or not seeds:
-        return empty(
-            "No latents drawn yet.",
-            f"Press Draw: the GAN shows what it makes of seeds {first} to {first + COUNT - 1}. Then say which show the "
-            "concept and which do not; eight of each are enough to erase it.",
-        )
-    told = labels.read(model, concept) if concept else {}
-    cells = [_cell(folder, seed, next((side for side in told if seed in told[side]), "")) for seed in seeds]
-    about = f'role="group" aria-label="latents to mark" data-concept="{escape(concept or "", quote=True)}"'
-    return f'<div class="latents" {about}>{"".join(cells)}</div>'
+    folder, last = drawn(model), first + COUNT - 1
+    marks = labels.read(model, concept) if concept else {}
+    files = {seed: folder / paths.latent_picture(seed) for seed in range(first, last + 1)} if folder else {}
+    cells = []
+    for seed, file in files.items():
+        if file.is_file():
+            mark = next((side for side in marks if seed in marks[side]), "")
+            cells.append((seed, mark, MEANING[mark], file))
+    return render("gallery.latents", cells, concept or "", first, last)
 
 
 def counted(model: str, concept: str | None) -> str:
     """How many seeds are marked, and what is still missing."""
     if not concept:
-        return '<p class="note">Type the concept first. A click says <b>has it</b>, a second one <b>has it not</b>.</p>'
-    told = labels.read(model, concept)
+        return render("gallery.no_concept")
+    marks = labels.read(model, concept)
     missing = [
-        f"{labels.LEAST - len(told[side])} more that {TOLD[side].replace('has', 'have')}"
+        f"{labels.LEAST - len(marks[side])} more that {MEANING[side].replace('has', 'have')}"
         for side in labels.SIDES
-               if len(told[side]) < labels.LEAST]  # fmt: skip
-    rest = f"Needed: {' and '.join(missing)}." if missing else "Enough to erase from; more teach it better."
-    return (
-        f'<p class="note" role="status"><b class="yes">{len(told["yes"])} have it</b>, '
-        f'<b class="no">{len(told["no"])} have it not</b>: {escape(concept.strip())}. {rest}</p>'
-    )
+        if len(marks[side]) < labels.LEAST
+    ]
+    return render("gallery.counted", len(marks["yes"]), len(marks["no"]), concept.strip(), missing)
 
 
 def folder(model: str) -> Path:
@@ -61,11 +54,3 @@ def drawn(model: str) -> Path | None:
     if not paths.NAME.fullmatch(name):
         raise BadInput(f"{index} names no folder of pictures; remove it and press Draw again.")
     return folder(model) / name
-
-
-def _cell(pictures: Path, seed: int, mark: str) -> str:
-    label = f"seed {seed}, {TOLD[mark]}"
-    return (
-        f'<button type="button" data-seed="{seed}" data-mark="{mark}" aria-label="{label}">'
-        f"{img(pictures / paths.latent_picture(seed), '', side=128)}</button>"
-    )

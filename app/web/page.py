@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app.web import actions, api, gallery, queue_view, run_view, shelf, tabs, task_view
-from app.web.tabs import QUIET, run_list, said
+from app.web import actions, api, compare_view, gallery, queue_view, run_view, tabs, task_view
+from app.web.tabs import QUIET, report_errors, run_list
 
 TICK = 1.5  # seconds between two looks at the queue
 HERE = Path(__file__).parent
@@ -17,7 +18,7 @@ HEAD = '<meta name="robots" content="noindex"><meta name="color-scheme" content=
 # The address keeps the run, so that a reload or a link returns to it.
 REMEMBER = "(run) => { if (run) history.replaceState(null, '', '?run=' + encodeURIComponent(run)); }"
 TITLE = "Concept erasure studio"
-MOTTO = "Erase a concept, see what else went, attack it, carry it away."
+MOTTO = "Erase a concept, see what else changed, attack the result, export it."
 SYSTEM = ["system-ui", "sans-serif"]
 
 
@@ -32,89 +33,124 @@ def theme() -> gr.themes.Base:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Views:
+    """What the tabs show: the tabs by name, and the components that a task or another run changes."""
+
+    tabs: dict[str, gr.Tab]
+    progress: gr.HTML
+    look: list[Any]
+    marking: list[Any]
+    latents: gr.HTML
+    attacks: gr.HTML
+    compare: list[Any]
+    ledger: gr.HTML
+    formats: gr.HTML
+
+    @property
+    def of_run(self) -> list[Any]:
+        """What shows a run, in the order of `_results`."""
+        return [*self.look, self.attacks, self.ledger, self.formats]
+
+
 def page() -> gr.Blocks:
     """All of it."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
         with gr.Row(elem_id="head"):
             gr.HTML(f"<header><h1>{TITLE}</h1><p>{MOTTO}</p></header>")
-            standing = gr.HTML(queue_view.header(), elem_id="standing")
-        task, drawn = gr.State(""), gr.State("")
+            status = gr.HTML(queue_view.header(), elem_id="standing")
+        task = gr.State("")
         run = gr.Dropdown(
             run_list(), label="Run", elem_id="run", info="What Before / after, Attack, Ledger and Export show"
         )
-        with gr.Tabs() as all_tabs:
-            with gr.Tab("Erase", id="erase"):
-                watch = tabs.erase(task, run)
-            with gr.Tab("Before / after", id="look") as look_tab:
-                look = tabs.look(task, run)
-            with gr.Tab("GAN gallery", id="gallery") as gallery_tab:
-                marking, latents = tabs.mark(task, run, all_tabs)
-            with gr.Tab("Attack", id="attack") as attack_tab:
-                attacked = tabs.attack(task, run)
-            with gr.Tab("Compare", id="compare") as compare_tab:
-                compared = tabs.compare(run)
-            with gr.Tab("Ledger", id="ledger") as ledger_tab:
-                applied = tabs.ledger(task, run)
-            with gr.Tab("Export", id="export") as export_tab:
-                carried = tabs.export(task, run)
+        views = _tabs(task, run)
         with gr.Accordion("Queue and history", open=True):
-            queued = gr.HTML(
-                queue_view.tasks(), elem_id="queue", js_on_load=(HERE / "queue.js").read_text(encoding="utf-8")
-            )
-
-        @said
-        def look_again(task_id: str, run_name: str, shown: str, *marked: Any) -> tuple[Any, ...]:
-            """Progress and queue; when the task has just ended, also everything that shows what it made."""
-            ended = task_view.ended(task_id)
-            fresh = ended and ended != shown
-            news = [*_results(run_name), gallery.latents(*marked)] if fresh else [gr.skip()] * 7
-            return task_view.progress(task_id), queue_view.tasks(), queue_view.header(), ended, *news
-
-        shown = [watch, queued, standing, drawn, *look, attacked, applied, carried, latents]
-        gr.Timer(TICK).tick(look_again, [task, run, drawn, *marking], shown, **QUIET)
-
-        def opened(request: gr.Request) -> tuple[Any, ...]:
-            """Whoever comes back finds the run of the address, or what is at work."""
-            asked = request.query_params.get("run") or ""
-            known = [name for _, name in task_view.run_names()]
-            chosen = asked if asked in known else next(iter(known), None)
-            found = task_view.task_of(asked) if asked in known else task_view.current()
-            return (
-                gr.Dropdown(run_list(), value=chosen),
-                found,
-                task_view.progress(found),
-                queue_view.tasks(),
-                queue_view.header(),
-            )
-
-        @said
-        def done(now: str, event: gr.EventData) -> tuple[Any, ...]:
-            """A button of the queue was pressed; the one that says `watch` shows its task above."""
-            chosen = event.task if event.what == "watch" else now
-            if event.what != "watch":
-                actions.do(event.what, event.task)
-            return chosen, task_view.progress(chosen), queue_view.tasks(), queue_view.header()
-
-        blocks.load(opened, None, [run, task, watch, queued, standing], **QUIET)
-        queued.select(done, task, [task, watch, queued, standing], **QUIET)
-        api.register()
-        run.focus(lambda: gr.Dropdown(run_list()), None, run, **QUIET)
-        run.change(None, run, None, js=REMEMBER)
-        run.change(said(_results), run, [*look, attacked, applied, carried], **QUIET)
-        for tab, part, view in (
-            (look_tab, look, said(tabs.looked)), (attack_tab, [attacked], said(run_view.attacks)),
-            (ledger_tab, [applied], said(shelf.ledger)), (export_tab, [carried], said(shelf.formats)),
-        ):  # fmt: skip
-            tab.select(view, run, part, **QUIET)
-        gallery_tab.select(said(gallery.latents), marking, latents, **QUIET)
-        compare_tab.select(said(lambda: (shelf.compare(), gr.Dropdown(run_list()))), None, compared, **QUIET)
+            button = (HERE / "queue.js").read_text(encoding="utf-8")
+            queued = gr.HTML(queue_view.tasks(), elem_id="queue", js_on_load=button)
+        _follow_task(task, run, views, [views.progress, queued, status])
+        queued.select(report_errors(_press), task, [task, views.progress, queued, status], **QUIET)
+        blocks.load(_restore, None, [run, task, views.progress, queued, status], **QUIET)
+        api.register()  # before the handlers below, which would take the names of endpoints
+        _follow_run(run, views)
     return blocks
 
 
+def _tabs(task: gr.State, run: gr.Dropdown) -> Views:
+    with gr.Tabs() as all_tabs:
+        with gr.Tab("Erase", id="erase"):
+            progress = tabs.erase(task, run)
+        with gr.Tab("Before / after", id="look") as look_tab:
+            look = tabs.look(task, run)
+        with gr.Tab("GAN gallery", id="gallery") as gallery_tab:
+            marking, latents = tabs.mark(task, run, all_tabs)
+        with gr.Tab("Attack", id="attack") as attack_tab:
+            attacks = tabs.attack(task, run)
+        with gr.Tab("Compare", id="compare") as compare_tab:
+            compare = tabs.compare(run)
+        with gr.Tab("Ledger", id="ledger") as ledger_tab:
+            ledger = tabs.ledger(task, run)
+        with gr.Tab("Export", id="export") as export_tab:
+            formats = tabs.export(task, run)
+    named = {
+        "look": look_tab, "gallery": gallery_tab, "attack": attack_tab, "compare": compare_tab, "ledger": ledger_tab,
+        "export": export_tab,
+    }  # fmt: skip
+    return Views(named, progress, look, marking, latents, attacks, compare, ledger, formats)
+
+
+def _follow_task(task: gr.State, run: gr.Dropdown, views: Views, always: list[Any]) -> None:
+    """Every TICK: progress, queue and status; when the task has just ended, also everything that shows its results."""
+    drawn = gr.State("")  # the end that has been shown
+
+    @report_errors
+    def refresh(task_id: str, run_name: str, shown: str, *marked: Any) -> tuple[Any, ...]:
+        end = task_view.ended(task_id)
+        results = [*_results(run_name), gallery.latents(*marked)] if end and end != shown else None
+        rest = results or [gr.skip()] * (len(views.of_run) + 1)
+        return task_view.progress(task_id), queue_view.tasks(), queue_view.header(), end, *rest
+
+    outputs = [*always, drawn, *views.of_run, views.latents]
+    gr.Timer(TICK).tick(refresh, [task, run, drawn, *views.marking], outputs, **QUIET)
+
+
+def _follow_run(run: gr.Dropdown, views: Views) -> None:
+    """Another run, or another tab: show what there is now."""
+    run.focus(lambda: gr.Dropdown(run_list()), None, run, **QUIET)
+    run.change(None, run, None, js=REMEMBER)
+    run.change(report_errors(_results), run, views.of_run, **QUIET)
+    for name, view, shown in (
+        ("look", tabs.looked, views.look), ("attack", run_view.attacks, [views.attacks]),
+        ("ledger", run_view.ledger, [views.ledger]), ("export", run_view.formats, [views.formats]),
+    ):  # fmt: skip
+        views.tabs[name].select(report_errors(view), run, shown, **QUIET)
+    views.tabs["gallery"].select(report_errors(gallery.latents), views.marking, views.latents, **QUIET)
+    compared = report_errors(lambda: (compare_view.compare(), gr.Dropdown(run_list())))
+    views.tabs["compare"].select(compared, None, views.compare, **QUIET)
+
+
+def _restore(request: gr.Request) -> tuple[Any, ...]:
+    """Whoever comes back finds the run of the address, or the running task."""
+    asked = request.query_params.get("run") or ""
+    known = [name for _, name in task_view.run_names()]
+    chosen = asked if asked in known else next(iter(known), None)
+    task = task_view.task_of(asked) if asked in known else task_view.current()
+    return gr.Dropdown(run_list(), value=chosen), task, *_status(task)
+
+
+def _press(task: str, event: gr.EventData) -> tuple[Any, ...]:
+    """A button of the queue was pressed; the one that says `watch` shows its task above."""
+    if event.what == "watch":
+        task = event.task
+    else:
+        actions.do(event.what, event.task)
+    return task, *_status(task)
+
+
+def _status(task: str) -> tuple[str, str, str]:
+    return task_view.progress(task), queue_view.tasks(), queue_view.header()
+
+
 def _results(run: str) -> list[Any]:
-    """What the tabs show of a run, in the order of their outputs."""
-    there = task_view.has_edit(run)
-    return [
-        *tabs.looked(run), run_view.attacks(run or ""), shelf.ledger(run) if there else shelf.ledger(""),
-        shelf.formats(run) if there else shelf.formats(""),
-    ]  # fmt: skip
+    """What the tabs show of a run, in the order of `Views.of_run`."""
+    edited = run if task_view.has_edit(run) else ""
+    return [*tabs.looked(run), run_view.attacks(run or ""), run_view.ledger(edited), run_view.formats(edited)]

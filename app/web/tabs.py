@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import gradio as gr
 
 import generators
 from app.cli.options import DTYPES, KINDS
-from app.web import actions, forms, gallery, run_view, shelf, task_view
+from app.web import actions, compare_view, forms, gallery, run_view, task_view
 from app.web import labels as kept
+from app.web.templates import render
 from benchmarks.attacks.registry import attack_names
 from erase.errors import BadInput
 from generators.export.format import FORMS
@@ -27,17 +30,27 @@ GALLERY = (Path(__file__).parent / "gallery.js").read_text(encoding="utf-8")
 FIRST = {"denoiser": actions.METHOD, "gan": actions.MARKED_BY}  # the method a family's form opens with
 
 
-def said(handler: Callable[..., Any]) -> Callable[..., Any]:
+def report_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     """The same handler; a mistake becomes a sentence on the page."""
 
-    @functools.wraps(handler)
-    def answered(*args: Any, **named: Any) -> Any:
+    @contextmanager
+    def reported() -> Iterator[None]:
         try:
-            return handler(*args, **named)
+            yield
         except BadInput as error:
-            raise gr.Error(escape(str(error)), title="That will not do", print_exception=False) from None
+            raise gr.Error(escape(str(error)), title="Invalid input", print_exception=False) from None
 
-    return answered
+    @functools.wraps(handler)
+    def answer(*args: Any, **named: Any) -> Any:
+        with reported():
+            return handler(*args, **named)
+
+    @functools.wraps(handler)
+    async def answer_later(*args: Any, **named: Any) -> Any:
+        with reported():
+            return await handler(*args, **named)
+
+    return answer_later if inspect.iscoroutinefunction(handler) else answer
 
 
 def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
@@ -76,21 +89,20 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
                 going_on = gr.Button("Resume", size="sm", min_width=90)
                 ending = gr.Button("Force stop", size="sm", min_width=90)
 
-    model.change(said(_of_family), model, method, **QUIET)
+    model.change(report_errors(_of_family), model, method, **QUIET)
     method.change(lambda name, m: (_card(name, m), gr.Dropdown(forms.presets(name), value=forms.OWN), {}),
                   [method, model], [about, preset, values], **QUIET, **FORM)  # fmt: skip
-    preset.change(said(_preset), [method, preset], values, **QUIET, **FORM)
-    propose.click(said(_proposed), [model, concept], keep, **HIDDEN)
+    preset.change(report_errors(_preset), [method, preset], values, **QUIET, **FORM)
+    propose.click(report_errors(_proposed), [model, concept], keep, **HIDDEN)
 
     asked = [model, concept, kind, anchor, keep, method, values, seed, measure]
-    start.click(
-        said(lambda *asked: _begun(actions.erase(actions.Erasure(*asked)))), asked, [task, run], **HIDDEN, **FORM
-    )
-    pausing.click(said(lambda name: _stopped(actions.pause(name))), task, None, **HIDDEN)
-    keeping.click(said(lambda name: _stopped(actions.cancel(name))), task, None, **HIDDEN)
-    discarding.click(said(lambda name: _stopped(actions.cancel(name, True))), task, None, **HIDDEN)
-    going_on.click(said(lambda name: actions.resume(name).id), task, task, **HIDDEN)
-    ending.click(said(lambda name: _stopped(actions.force(name))), task, None, **HIDDEN)
+    begin = report_errors(lambda *asked: _begun(actions.erase(actions.Erasure(*asked))))
+    start.click(begin, asked, [task, run], **HIDDEN, **FORM)
+    pausing.click(report_errors(lambda name: _stopped(actions.pause(name))), task, None, **HIDDEN)
+    keeping.click(report_errors(lambda name: _stopped(actions.cancel(name))), task, None, **HIDDEN)
+    discarding.click(report_errors(lambda name: _stopped(actions.cancel(name, True))), task, None, **HIDDEN)
+    going_on.click(report_errors(lambda name: actions.resume(name).id), task, task, **HIDDEN)
+    ending.click(report_errors(lambda name: _stopped(actions.force(name))), task, None, **HIDDEN)
     return watch
 
 
@@ -111,11 +123,11 @@ def look(task: gr.State, run: gr.Dropdown) -> list[Any]:
                 prompt = gr.Textbox(label="Your own prompt", placeholder="A Cats image in Van Gogh style.")
                 seeds = gr.Textbox(label="Seeds", placeholder="0:2", min_width=100)
                 draw = gr.Button("Draw", size="sm")
-    strength.change(said(_at_strength), [run, strength], [pictures, over], **QUIET)
-    begun = said(lambda *asked: actions.look(*asked).id)
+    strength.change(report_errors(_at_strength), [run, strength], [pictures, over], **QUIET)
+    begun = report_errors(lambda *asked: actions.look(*asked).id)
     draw.click(begun, [run, prompt, seeds], task, **HIDDEN)
-    measure.click(said(lambda name: actions.measure(name).id), run, task, **HIDDEN)
-    auto.click(said(lambda name: actions.strength(name).id), run, task, **HIDDEN)
+    measure.click(report_errors(lambda name: actions.measure(name).id), run, task, **HIDDEN)
+    auto.click(report_errors(lambda name: actions.strength(name).id), run, task, **HIDDEN)
     return [pictures, over, scored]
 
 
@@ -148,7 +160,7 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
             seed = gr.Textbox("0", label="Seed")
             start = gr.Button("Erase what is marked", variant="primary", elem_id="start-marked")
 
-    @said
+    @report_errors
     def told(model: str, concept: str | None, first: int, event: gr.EventData) -> tuple[Any, Any]:
         try:
             kept.mark(model, concept or "", int(event.seed), event.mark)
@@ -157,7 +169,7 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
             return gallery.latents(model, concept, first), gallery.counted(model, concept)
         return gr.skip(), gallery.counted(model, concept)
 
-    @said
+    @report_errors
     def shown(model: str, concept: str | None, first: int) -> tuple[str, str]:
         return gallery.latents(model, concept, first), gallery.counted(model, concept)
 
@@ -165,15 +177,14 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
     # One at a time: two clicks on one picture are kept in their order.
     pictures.select(told, place, [pictures, counted], trigger_mode="multiple", concurrency_limit=1, **QUIET)
     gr.on([model.change, concept.change, first.change], shown, place, [pictures, counted], **QUIET)
-    preset.change(said(_preset), [method, preset], values, **QUIET, **FORM)
-    draw.click(said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **HIDDEN)
+    preset.change(report_errors(_preset), [method, preset], values, **QUIET, **FORM)
+    draw.click(report_errors(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **HIDDEN)
     later.click(lambda at: at + gallery.COUNT, first, first, **QUIET).then(
-        said(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **QUIET
+        report_errors(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **QUIET
     )
-    start.click(
-        said(lambda *asked: _begun(actions.erase_marked(*asked))), [model, concept, values, seed, measure], [task, run],
-        **HIDDEN, **FORM,
-    ).success(lambda: gr.Tabs(selected="erase"), None, all_tabs, **QUIET)  # fmt: skip
+    begin = report_errors(lambda *asked: _begun(actions.erase_marked(*asked)))
+    begun = start.click(begin, [model, concept, values, seed, measure], [task, run], **HIDDEN, **FORM)
+    begun.success(lambda: gr.Tabs(selected="erase"), None, all_tabs, **QUIET)
     return place, pictures
 
 
@@ -187,7 +198,7 @@ def attack(task: gr.State, run: gr.Dropdown) -> gr.HTML:
         start = gr.Button("Attack", variant="primary", min_width=120, elem_id="start-attack")
     found = gr.HTML(elem_id="attacks")
     start.click(
-        said(lambda *asked: actions.attack(*asked).id),
+        report_errors(lambda *asked: actions.attack(*asked).id),
         [run, name, concept, budget, rows],
         task,
         **HIDDEN,
@@ -202,7 +213,7 @@ def compare(run: gr.Dropdown) -> list[Any]:
         other = gr.Dropdown(run_list(), label="Beside the run above", scale=4, elem_id="other")
         beside = gr.Button("Side by side", scale=0, min_width=140)
     sides = gr.HTML(elem_id="sides")
-    beside.click(said(shelf.contrast), [run, other], sides, **HIDDEN)
+    beside.click(report_errors(compare_view.contrast), [run, other], sides, **HIDDEN)
     return [table, other]
 
 
@@ -212,7 +223,7 @@ def ledger(task: gr.State, run: gr.Dropdown) -> gr.HTML:
     with gr.Row(elem_classes="bar"):
         number = gr.Textbox(label="Number of the edit", min_width=120)
         off = gr.Button("Take it off, into a new run", min_width=160)
-    off.click(said(lambda *asked: actions.take_off(*asked).id), [run, number], task, **HIDDEN)
+    off.click(report_errors(lambda *asked: actions.take_off(*asked).id), [run, number], task, **HIDDEN)
     return listed
 
 
@@ -228,9 +239,10 @@ def export(task: gr.State, run: gr.Dropdown) -> gr.HTML:
         fetch = gr.Button("Prepare the download", min_width=160)
     file = gr.File(label="Download", interactive=False, height=110, elem_id="download")
     card = gr.Markdown("*The model card of an export is shown here, with the proof that it loads.*", elem_id="card")
-    start.click(said(lambda *asked: actions.export(*asked).id), [run, form, strength, dtype, size], task, **HIDDEN)
-    fetch.click(said(lambda *asked: (str(actions.packed(*asked)), shelf.card(*asked))), [run, form], [file, card],
-                **HIDDEN)  # fmt: skip
+    begin = report_errors(lambda *asked: actions.export(*asked).id)
+    start.click(begin, [run, form, strength, dtype, size], task, **HIDDEN)
+    download = report_errors(lambda *asked: (str(actions.packed(*asked)), run_view.card(*asked)))
+    fetch.click(download, [run, form], [file, card], **HIDDEN)
     return listed
 
 
@@ -283,11 +295,7 @@ def _of_family(model: str) -> Any:
 
 def _card(method: str, model: str) -> str:
     card = forms.card(method)
-    return (
-        f'<div class="card"><p>{escape(card["about"])}</p>'
-        f"<p><small>{escape(card['paper'])} · needs {escape(card['needs'])}</small></p>"
-        f"<p><small>{task_view.estimate(model, method)}</small></p></div>"
-    )
+    return render("pieces.card", **card, estimate=task_view.estimate(model, method))
 
 
 def _preset(method: str, preset: str) -> dict[str, Any]:
@@ -298,8 +306,8 @@ def _written(name: str, values: dict[str, Any], value: Any) -> dict[str, Any]:
     return {**values, name: value}
 
 
-def _proposed(model: str, concept: str) -> Any:
-    near = actions.neighbours(model, concept)
+async def _proposed(model: str, concept: str) -> Any:
+    near = await actions.neighbours(model, concept)
     return gr.Dropdown(near, value=near[:4])
 
 

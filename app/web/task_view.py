@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import shlex
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from app.cli.progress import duration
 from app.queue import paths, queue
 from app.queue.queue import Task
 from app.runs.run import Run, find_runs, is_run
-from app.web import charts
-from app.web.html import SIDE, empty, img
 from app.web.queue_view import signed
+from app.web.templates import render
+from benchmarks.pictures.plots import curves, inline
 from erase.errors import BadInput
 
 LOG = 20  # lines
@@ -35,10 +36,10 @@ def readable() -> list[Run]:
 
 
 def current() -> str:
-    """The id of the task somebody who opens the page wants to see: the one at work, else the newest."""
+    """The id of the task somebody who opens the page wants to see: the running one, else the newest."""
     known = queue.tasks()
-    at_work = [task for task in known if task.status in ("running", "stopping")]
-    return (at_work or known)[-1].id if known else ""
+    running = [task for task in known if task.status in ("running", "stopping")]
+    return (running or known)[-1].id if known else ""
 
 
 def task_of(run: str) -> str:
@@ -63,36 +64,23 @@ def progress(task_id: str) -> str:
     """A task as a panel: where it is, how long it will take, its losses, its newest preview, what went wrong."""
     task = _task(task_id)
     if task is None:
-        return empty(
-            "Nothing is being done yet.",
-            "Type a concept on the left and press Erase. Progress, losses and previews appear here, and go on without "
-            "the page: close it, come back, and it is still here.",
-        )
-    state = task.state
-    parts = [
-        f"<h3>{escape(task.title)}</h3>",
-        f'<p class="status {state["status"]}" role="status">{signed(state)}</p>',
-    ]
-    if state["status"] in ("running", "stopping"):
-        parts.append(_stages(task, state))
-        share = state["done"] / state["total"] if state.get("total") else None
-        parts.append(f'<progress max="1" {"" if share is None else f"value={share:.3f}"}></progress>')
-    if state["status"] == "queued":
-        before = [other for other in queue.tasks() if other.status in ("queued", "running") and other.id < task.id]
-        parts.append(f"<p>{len(before)} before it in the queue. One task at a time uses the {task.device}.</p>")
-    if error := state.get("error"):
-        parts.append(f'<p class="error">{escape(error["message"])}</p>{_log(task)}')
-    if state["status"] == "done":
-        parts.append("<p>The tabs above show what came of it, beginning with Before / after.</p>")
-    if state["status"] == "paused":
-        parts.append("<p>Press Resume: it goes on where it stopped, to the same bits.</p>")
-    if state["status"] == "lost":
-        parts.append("<p>Its process is gone without a word. Press Resume: it goes on from its last snapshot.</p>")
-    if is_run(task.run):
-        parts.append(charts.curves(losses(task.run), "step", f"losses of {task.title}"))
-        parts.append(_preview(task.run))
-    parts.append(_typed(task))
-    return f'<div class="panel">{"".join(parts)}</div>'
+        return render("task_view.nothing")
+    state, on_a_run = task.state, is_run(task.run)
+    running = state["status"] in ("running", "stopping")
+    waiting = [other for other in queue.tasks() if other.status in ("queued", "running") and other.id < task.id]
+    return render(
+        "task_view.progress",
+        task=task,
+        state={"error": None, **state},
+        status=signed(state),
+        ahead=len(waiting),
+        terminal="\n".join(shlex.join(["studio", *command]) for command in task.commands),
+        stage=_stage(task, state) if running else "",
+        share=state["done"] / state["total"] if state.get("total") else None,
+        log=_log(task) if state.get("error") else "",
+        curves=_curves(tuple((name, tuple(line)) for name, line in losses(task.run).items())) if on_a_run else "",
+        preview=_preview(task.run) if on_a_run else None,
+    )
 
 
 def losses(run: Path) -> dict[str, list[tuple[float, float]]]:
@@ -103,10 +91,10 @@ def losses(run: Path) -> dict[str, list[tuple[float, float]]]:
     series: dict[str, list[tuple[float, float]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
         try:
-            told = json.loads(line).get("loss", {})
+            values = json.loads(line).get("loss", {})
         except ValueError:  # the line that is being written
             break
-        for name, value in told.items():
+        for name, value in values.items():
             series.setdefault(name, []).append((number + 1, value))
     return {name: line[:: max(len(line) // CURVE, 1)] for name, line in series.items()}
 
@@ -119,10 +107,10 @@ def estimate(model: str, method: str) -> str:
         if run.status == "done" and run.job.method == method and Path(run.job.model).stem == Path(model).stem
     ]
     if not seconds:
-        return f"How long {escape(method)} takes here has not been measured yet; after the first run it is told here."
+        return f"How long {method} takes on this machine is not known before its first run here."
     middle = sorted(seconds)[len(seconds) // 2]
     times = "once" if len(seconds) == 1 else f"{len(seconds)} times"
-    return f"Ran {times} on this machine: about {duration(middle)} for the erasing itself."
+    return f"Ran {times} on this machine; erasing took about {duration(middle)}."
 
 
 def _called(run: Run) -> str:
@@ -139,33 +127,31 @@ def _task(task_id: str) -> Task | None:
         return None
 
 
-def _stages(task: Task, state: Mapping[str, Any]) -> str:
+def _stage(task: Task, state: Mapping[str, Any]) -> str:
     command = task.commands[min(state.get("command", 0), len(task.commands) - 1)]
     what = f"{state['command'] + 1} of {len(task.commands)}: {command[0]}"
     if "stage" not in state:
-        return f"<p>{what}, loading the model …</p>"
+        return f"{what}, loading the model …"
     of = f" of {state['total']}" if state.get("total") else ""
     left = f", about {duration(state['left'])} left" if state.get("left") is not None else ""
-    return f"<p>{what}, {escape(state['stage'])} {state['done']}{of}{left}</p>"
+    return f"{what}, {state['stage']} {state['done']}{of}{left}"
 
 
-def _typed(task: Task) -> str:
-    """The same in a terminal."""
-    lines = "\n".join(shlex.join(["studio", *command]) for command in task.commands)
-    return f"<details><summary>The same in a terminal</summary><pre>{escape(lines)}</pre></details>"
+@functools.lru_cache(maxsize=32)
+def _curves(series: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]) -> str:
+    """Losses over steps as an SVG element; drawn again only when there are new ones."""
+    finite = {name: [point for point in line if math.isfinite(point[1])] for name, line in series}
+    named = {f"{name} {line[-1][1]:.4g}": line for name, line in finite.items() if line}
+    return inline(curves(named, "step", "loss")) if named else ""
 
 
 def _log(task: Task) -> str:
     """The last lines a task that failed has printed."""
     path = task.folder / "log.txt"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG:] if path.is_file() else []
-    return f"<details><summary>Its last words</summary><pre>{escape(chr(10).join(lines))}</pre></details>"
+    return "\n".join(lines)
 
 
-def _preview(run: Path) -> str:
+def _preview(run: Path) -> dict[str, Any] | None:
     newest = sorted((run / "previews").glob("[0-9]*.png"))[-1:]
-    return "".join(
-        f'<figure class="preview">{img(path, f"preview at step {int(path.stem)}", side=2 * SIDE)}'
-        f"<figcaption>What the model draws at step {int(path.stem)}</figcaption></figure>"
-        for path in newest
-    )
+    return {"path": newest[0], "step": int(newest[0].stem)} if newest else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +17,7 @@ from benchmarks.metrics.interference import Matrix
 from benchmarks.report import SHARES, Better
 
 SPREAD = "RdBu"
+_DRAWING = threading.Lock()  # matplotlib keeps fonts and glyphs in globals
 matplotlib.rcParams["svg.hashsalt"] = "concept-erasure-studio"  # the same data make the same bytes
 
 
@@ -121,7 +125,18 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) 
     return _svg(figure)
 
 
+def inline(svg: str) -> str:
+    """A plot as an element of an HTML page: with ids of its own, and the page's text colour where it was black.
+
+    Give the element's container a class whose `svg` has `fill: currentColor`, which the text inherits.
+    """
+    element = svg[svg.index("<svg") :].replace("#000000", "currentColor").replace("#ffffff", "none")
+    own = f"plot-{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
+    return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{own}", element)
+
+
 def _svg(figure: Figure) -> str:
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    with _DRAWING:
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()

@@ -124,7 +124,7 @@ def done(page: Any, title: str) -> None:
 
 def erase_a_style(page: Any) -> str:
     """By AdvUnlearn with few steps; mistakes first. The run's name."""
-    page.get_by_text("Nothing is being done yet.").wait_for()
+    page.get_by_text("No task is running.").wait_for()
     shot(page, "empty-1280")
     page.locator("#start").click()
     page.get_by_text("What is to be erased?").wait_for()  # a sentence, no trace

@@ -20,9 +20,10 @@ from app.runs.erase import erase_in
 from app.runs.run import Run
 from app.verbs import serve
 from app.verbs.look import _kept, read_strengths
-from app.web import actions, charts, forms, queue_view, run_view, shelf, task_view
+from app.web import actions, compare_view, forms, queue_view, run_view, task_view
 from benchmarks.pages.strengths import Looked
 from benchmarks.pictures.grid import Line, Pair, Verdict
+from benchmarks.pictures.plots import front
 from benchmarks.report import Report, Score
 from erase.errors import BadInput
 from erase.methods.registry import knobs, method, method_names
@@ -226,22 +227,24 @@ def test_scores_stand_beside_the_unedited_models(run: Run) -> None:
 def test_runs_are_compared_and_the_better_ones_are_marked(
     run: Run, toy: Toy, begin: Callable[..., Run]  # noqa: F811
 ) -> None:  # fmt: skip
-    assert "Nothing to compare yet" in shelf.compare()
+    assert "Nothing to compare yet" in compare_view.compare()
     other = begin("home/runs/worse", seed=9)
     drain(erase_in(other, toy, warn=pytest.fail))
     judged(run, 0.9, 0.8)
     judged(other, 0.5, 0.4)
-    page = shelf.compare()
-    assert page.count("<circle") == 2
-    assert page.count(f'fill="{charts.COLOURS[0]}"') == 1
-    assert "seed is 0 there and 9 here" in shelf.contrast(run.folder.name, "worse")
+    page = compare_view.compare()
+    assert page.count("<svg ") == 1
+    points = compare_view._points(compare_view._measured())
+    assert [(point.x, point.y) for point in front(points, compare_view.SPARED, compare_view.ERASED)] == [(0.8, 0.9)]
+    assert len(points) == 2
+    assert "seed is 0 there and 9 here" in compare_view.contrast(run.folder.name, "worse")
     report = Report.read(other.folder / "report.json").model_copy(update={"job": {"suite": "another"}})
     (other.folder / "report.json").write_text(report.json_text())
-    assert "Not comparable as they stand" in shelf.compare()
+    assert "Not comparable as they stand" in compare_view.compare()
 
 
 def test_progress_shows_steps_losses_and_what_to_do(run: Run) -> None:
-    assert "Nothing is being done yet" in task_view.progress("")
+    assert "No task is running" in task_view.progress("")
     task = actions.measure(run.folder.name)
     assert "0 before it in the queue" in task_view.progress(task.id)
     with queue.held(task):
@@ -249,7 +252,8 @@ def test_progress_shows_steps_losses_and_what_to_do(run: Run) -> None:
         shown = task_view.progress(task.id)
     assert "draw 3 of 12, about 20 s left" in shown
     assert 'value="0.250"' in shown or "value=0.250" in shown
-    assert "polyline" in shown
+    assert 'aria-label="losses of scores of' in shown
+    assert '<path d="M' in shown
     assert "Press Resume" in task_view.progress(task.id)  # nobody holds it any more
     assert task_view.losses(run.folder)["length"][-1] == (8, 8.0)
     assert task_view.task_of(run.folder.name) == task.id == task_view.current()
