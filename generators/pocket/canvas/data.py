@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +63,7 @@ def canvas_data(folder: Path, per_cell: int, *, held_out: bool = False) -> Canva
     """`per_cell` renders of each of the 300 cells; made once, then read from `folder`."""
     path = folder / f"canvas-{'test' if held_out else 'train'}-{per_cell}.npz"
     if not path.exists():
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the rasteriser releases the interpreter
             parts = list(pool.map(partial(_cell, count=per_cell, held_out=held_out), range(len(CELLS))))
         _saved(path, images=np.concatenate(parts))
     cells = np.repeat(np.arange(len(CELLS)), per_cell)
@@ -74,8 +74,8 @@ def face_data(folder: Path, count: int, *, held_out: bool = False) -> tuple[NDAr
     """Images [n 64 64 3] and attribute labels [n attribute] of Pocket Faces."""
     path = folder / f"faces-{'test' if held_out else 'train'}-{count}.npz"
     if not path.exists():
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            made = list(pool.map(partial(_face, held_out=held_out), range(count), chunksize=64))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            made = list(pool.map(partial(_face, held_out=held_out), range(count)))
         _saved(path, images=np.stack([m[0] for m in made]), labels=np.array([m[1] for m in made]))
     read = np.load(path)
     return read["images"], read["labels"]

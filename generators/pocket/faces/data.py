@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,11 @@ def rendered(
     if not cache.exists():
         folder.mkdir(parents=True, exist_ok=True)
         jobs = [(index, stream) for index in range(start, start + count)]
-        with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as pool:
-            drawn = pool.starmap(_one, jobs, chunksize=64)
+        if workers == 1:
+            drawn = list(starmap(_one, jobs))
+        else:  # spawned: a fork of a process whose threads hold locks may never get on
+            with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count()) as pool:
+                drawn = pool.starmap(_one, jobs, chunksize=64)
         pictures = np.stack([picture for picture, _ in drawn]).transpose(0, 3, 1, 2)
         draft = cache.with_suffix(".draft.npz")
         np.savez(draft, pictures=pictures, labels=np.stack([labels for _, labels in drawn]))
