@@ -15,7 +15,7 @@ from app.cli.options import PROBES, SOURCE, Parser, value
 from app.cli.progress import follow
 from app.knobs import add_knobs, given_knobs
 from benchmarks.attacks.registry import ON_GANS, build, every_attack, name_of
-from erase.errors import BadInput, match
+from erase.errors import BadInput, match, plain
 from erase.files import make_folder, write_text
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def attack_options(parser: Parser) -> None:
     )
     parser.add_argument("--prompts", metavar="FILE", help=files)
     parser.add_argument("--rows", type=int, default=20, metavar="N", help="sentences of the suite (default: 20)")
-    suites = "whose sentences, and whose judge (default: %(default)s)"
+    suites = "suite that provides prompts and probe (default: %(default)s)"
     parser.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help=suites)
     parser.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
@@ -56,50 +56,47 @@ def attack_options(parser: Parser) -> None:
 
 def attack(args: argparse.Namespace) -> Answer:
     """Attack a concept of a model or run; a finished attack is opened, an unfinished one goes on."""
+    for option in ("rows", "batch"):
+        if getattr(args, option) < 1:
+            raise BadInput(f"--{option} {getattr(args, option)} is not valid; it takes a whole number from 1 on.")
+    on_gan = match(args.attack, every_attack(), "attack") in ON_GANS
+    return _attack_gan(args) if on_gan else _attack_diffusion(args)
+
+
+def _attack_diffusion(args: argparse.Namespace) -> Answer:
+    """Search prompts, row by row; every decided row is kept at once."""
     from app.models import load, loading, source
     from benchmarks.attacks.run import attack as attacked
+    from benchmarks.attacks.settings import AttackSettings
     from benchmarks.suites.prompts import file_rows
     from benchmarks.suites.suite import load_suite
     from erase.model import Denoiser, require
 
-    if match(args.attack, every_attack(), "attack") in ON_GANS:
-        from app.verbs.attack_gan import attack_gan
-
-        return attack_gan(args)
     what = source(args.source)
     if what.base == "pocket-gan":
         raise BadInput(f"{args.attack} searches prompts, and pocket-gan reads none; for GANs: {', '.join(ON_GANS)}.")
     knobs = given_knobs(args)
     how = build(args.attack, knobs.pop("budget", None), knobs)
     suite = load_suite(args.suite, probe=args.probe)
-    target = suite.target(args.concept)
-    for option in ("rows", "batch"):
-        if getattr(args, option) < 1:
-            raise BadInput(f"--{option} {getattr(args, option)} will not do; it takes a whole number from 1 on.")
-    rows = None if args.prompts is None else file_rows(Path(args.prompts))
-    edit = what.edit()
-    model = load(what.base, loading(args))
-    require(model, Denoiser, f"{args.attack} (for a GAN there are {', '.join(ON_GANS)}; it)")
-    folder = _folder(args, what, how, target.label)
-    work = attacked(
-        model,
-        edit,
-        args.concept,
-        how,
+    label = suite.target(args.concept).label
+    settings = AttackSettings(
         suite=suite,
-        rows=rows,
+        rows=None if args.prompts is None else file_rows(Path(args.prompts)),
         count=args.rows,
         seed=args.seed,
         batch=args.batch,
-        folder=folder,
-        beside=_judged(what),
         utility=not args.no_utility,
         job={"typed": args.typed, "source": args.source},
     )
+    edit = what.edit()
+    model = load(what.base, loading(args))
+    require(model, Denoiser, f"{args.attack} (for a GAN there are {', '.join(ON_GANS)}; it)")
+    folder = _folder(args, what, how, label)
+    work = attacked(model, edit, args.concept, how, settings, folder=folder, beside=_judged(what))
     if folder is None:
         report = follow(work, f"attacking {args.concept}")
-        return Answer(_document(report, None), _told(report))
-    with _held(folder):
+        return Answer(_document(report, None), _summary(report))
+    with _locked(folder):
         try:
             report = follow(work, f"attacking {args.concept}")
         except KeyboardInterrupt:
@@ -107,8 +104,44 @@ def attack(args: argparse.Namespace) -> Answer:
         write_text(folder / "report.json", report.json_text() + "\n")
     return Answer(
         _document(report, folder),
-        f"{_told(report)}\nReport: {folder / 'report.json'}\nPictures: {folder / 'attack.png'}",
+        f"{_summary(report)}\nReport: {folder / 'report.json'}\nPictures: {folder / 'attack.png'}",
     )
+
+
+def _attack_gan(args: argparse.Namespace) -> Answer:
+    """Search a GAN's codes for what was erased from it."""
+    from app.models import load, loading, source
+    from benchmarks.attacks.gan.run import attack_gan
+    from benchmarks.attacks.gan.run import build as build_on_gans
+    from benchmarks.attacks.settings import GanAttackSettings
+    from benchmarks.judging.judge_gan import GAN_SUITE
+    from benchmarks.suites.gan_suite import gan_suite, gan_suite_names
+    from erase.model import Gan, require
+
+    knobs = given_knobs(args)
+    how = build_on_gans(args.attack, knobs.pop("budget", None), knobs)
+    if args.prompts is not None:
+        raise BadInput(f"{args.attack} searches a GAN's codes and reads no prompts; leave --prompts out.")
+    settings = GanAttackSettings(
+        suite=gan_suite(args.suite if plain(args.suite) in map(plain, gan_suite_names()) else GAN_SUITE),
+        count=args.rows,
+        seed=args.seed,
+        job={"typed": args.typed, "source": args.source},
+    )
+    what = source(args.source)
+    edit, model = what.edit(), load(what.base, loading(args))
+    require(model, Gan, args.attack)
+    work = attack_gan(model, edit, args.concept, how, settings, beside=_judged(what))
+    report = follow(work, f"attacking {args.concept}")
+    folder = Path(args.out) if args.out is not None else None
+    if folder is None and what.run is not None:
+        name = f"{report.job['attack']}-{report.job['concept']}-{how.budget}"
+        folder = what.run.folder / "attacks" / name.replace(" ", "_")
+    if folder is None:
+        return Answer(report.model_dump(mode="json"), report.table())
+    make_folder(folder)
+    write_text(folder / "report.json", report.json_text() + "\n")
+    return Answer(report.model_dump(mode="json"), f"{report.table()}\nReport: {folder / 'report.json'}")
 
 
 def _folder(args: argparse.Namespace, what: Source, how: Attack, label: str) -> Path | None:
@@ -123,7 +156,7 @@ def _folder(args: argparse.Namespace, what: Source, how: Attack, label: str) -> 
     return what.run.folder / "attacks" / f"{name_of(how)}-{label}-{how.budget}-{digest}"
 
 
-def _held(folder: Path) -> Any:
+def _locked(folder: Path) -> Any:
     """Be the one process that works in this folder."""
     make_folder(folder)
     try:
@@ -149,7 +182,7 @@ def _document(report: AttackReport, folder: Path | None) -> Mapping[str, Any]:
     return document
 
 
-def _told(report: AttackReport) -> str:
+def _summary(report: AttackReport) -> str:
     shown = [f"  {broken['adversarial']}  (seed {broken['seed']})" for broken in report.broken[:5]]
     more = [f"  … {len(report.broken) - 5} more"] if len(report.broken) > 5 else []
     head = ["Brought back by:"] if shown else []

@@ -28,6 +28,7 @@ def demo(args: argparse.Namespace) -> Answer:
     from app.runs.erase import occupied, prepare
     from app.runs.job import Job
     from app.verbs.erase import work_on
+    from app.verbs.export import evidence_of
     from app.verbs.judge import RUN_SUITE, judge_run
     from benchmarks.suites.suite import load_suite
     from generators.export.export import export
@@ -55,7 +56,7 @@ def demo(args: argparse.Namespace) -> Answer:
     say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing does not use.")
     report = judge_run(run, model, edit, load_suite(RUN_SUITE))
     say("3/3 Exporting: the erased model as a folder that any diffusers program opens.")
-    exported = follow(export(model, edit, out / "pipeline", force=True, report=run.report()), "exporting")
+    exported = follow(export(model, edit, out / "pipeline", force=True, evidence=evidence_of(run)), "exporting")
     document = {
         "version": 1, "status": "done", "run": run.folder, "grid": run.folder / "grid.png", "pipeline": exported.path,
         "max_difference": exported.max_difference, "seconds": time.monotonic() - began,

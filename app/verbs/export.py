@@ -15,8 +15,9 @@ from erase.files import size
 from generators.assets import BUNDLED
 
 if TYPE_CHECKING:
+    from app.runs.run import Run
     from erase.edit import Edit
-    from generators.export.export import Exported
+    from generators.export.export import Evidence, Exported
     from generators.export.format import Asked
 
 
@@ -64,18 +65,22 @@ def export(args: argparse.Namespace) -> Answer:
         raise BadInput(why)
     model = load(what.base, loading(args))
     work = exporting(
-        model, edit, Path(args.out), name, strength=args.strength, dtype=args.save_dtype, variant=args.variant,
-        error=args.error, rank=args.rank, size=args.size, force=args.force, report=what.run and what.run.report(),
-        attacks=what.run and attacks_of(what.run.folder),
+        model, edit, Path(args.out), name, force=args.force, evidence=evidence_of(what.run), strength=args.strength,
+        dtype=args.save_dtype, variant=args.variant, error=args.error, rank=args.rank, size=args.size,
     )  # fmt: skip
     exported = follow(work, f"exporting as {name}")
     return Answer(_document(exported), _text(exported))
 
 
-def attacks_of(run: Path) -> dict[str, dict[str, Any]]:
-    """The reports of the attacks on a run, by the names of their folders."""
-    found = sorted((run / "attacks").glob("*/report.json"))
-    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
+def evidence_of(run: Run | None) -> Evidence:
+    """A run's report, and the reports of the attacks on it by the names of their folders."""
+    from generators.export.export import Evidence
+
+    if run is None:
+        return Evidence()
+    files = sorted((run.folder / "attacks").glob("*/report.json"))
+    attacks = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    return Evidence(run.report(), attacks)
 
 
 def _listed(edit: Edit, asked: Asked) -> Answer:

@@ -110,11 +110,12 @@ def _cost(run: Run) -> Cost:
 def judge_run(run: Run, model: Denoiser, edit: Edit, suite: Suite, until: float | None = None) -> Report:
     """Score a run on a suite and leave report.json and grid.png in its folder."""
     from benchmarks.judging.distributed import team
+    from benchmarks.judging.judge import JudgeSettings
     from benchmarks.judging.judge import judge as judged
     from benchmarks.pages.gallery import draw_grid
 
     job = {**run.job.model_dump(mode="json"), "suite": suite.name, "run": str(run.folder)}
-    work = judged(model, edit, suite=suite, cost=_cost(run), job=job, until=until)
+    work = judged(model, edit, suite=suite, settings=JudgeSettings(until=until), cost=_cost(run), job=job)
     report = follow(work, f"judging {run.job.title}")
     if not team().leads:
         return report

@@ -21,7 +21,8 @@ from torch import Tensor
 from benchmarks.attacks.engine import Attack, AttackTarget, Candidate, PromptState, chase
 from benchmarks.attacks.log import Book
 from benchmarks.attacks.registry import name_of
-from benchmarks.judging.judge import judge
+from benchmarks.attacks.settings import FEW, AttackSettings
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.pictures.contact_sheet import ContactSheet
 from benchmarks.probes.base import Probe, identity
@@ -36,7 +37,6 @@ from erase.model import Denoiser
 from erase.work import Work
 
 BESIDE = ("FID", "CLIP", "IRA", "CRA", "UA")
-FEW = 20  # rows by default; fewer than these are marked
 KEEP_LIMIT = 25  # images of what was kept, when FID, CLIP, IRA and CRA have to be measured here
 DEVIATIONS = (
     "the picture that is noised is the unedited sampler's final latent, not that picture encoded again",
@@ -68,40 +68,34 @@ def attack(
     edit: Edit | None,
     concept: str,
     how: Attack,
+    settings: AttackSettings = AttackSettings(),
     *,
-    suite: Suite | str = "pocket-canvas-small",
-    rows: Sequence[Row] | None = None,
-    count: int = FEW,
-    seed: int = 0,
-    strength: float = 1.0,
-    batch: int = 20,
     folder: Path | None = None,
     beside: Report | None = None,
-    utility: bool = True,
-    reader: Probe | None = None,
-    confirm: Probe | None = None,
-    job: Mapping[str, Any] | None = None,
 ) -> Work[AttackReport]:
     """Attacks a concept in an edited model; with `edit=None` the model itself, and then no row is left out.
 
-    `rows` default to `count` sentences of the suite. Only those count whose concept the probe sees when the unedited
-    model draws them. In `folder` every decided row is kept at once, so that the same call goes on where it was stopped.
-    FID, CLIP, IRA, CRA come from `beside` if it is about this edit, else from a small judgement, or are unscored
-    without `utility`. BadInput for an unknown concept, rows that do not fit, or a folder of another attack.
+    Only rows count whose concept the probe sees when the unedited model draws them. In `folder` every decided row is
+    kept at once, so that the same call goes on where it was stopped. FID, CLIP, IRA, CRA come from `beside` if it is
+    about this edit, else from a small judgement. BadInput for an unknown concept, rows that do not fit, or a folder of
+    another attack.
     """
-    suite = suite if isinstance(suite, Suite) else load_suite(suite)
+    suite = settings.suite if isinstance(settings.suite, Suite) else load_suite(settings.suite)
     target = suite.target(concept)
-    probe = reader or probe_of(suite, str(model.device))
-    second = confirm or _second(suite, str(model.device))
-    asked = fitting(rows if rows is not None else suite_rows(suite, target, count), model, how.added)
+    probe = settings.probe or probe_of(suite, str(model.device))
+    second = settings.confirm or _second(suite, str(model.device))
+    rows = settings.rows if settings.rows is not None else suite_rows(suite, target, settings.count)
+    asked = fitting(rows, model, how.added)
     resolved = {
         "attack": name_of(how), "knobs": how.model_dump(mode="json"),  # type: ignore[attr-defined]
-        "concept": target.label, "suite": f"{suite.name} {suite.version}", "seed": seed, "strength": strength,
-        "model": model.name, "base": model.fingerprint, "edit": edit.hash if edit else None,
-        "probe": identity(probe), "confirmed_by": identity(second) if second else None, "rows": digest(asked),
+        "concept": target.label, "suite": f"{suite.name} {suite.version}", "seed": settings.seed,
+        "strength": settings.strength, "model": model.name, "base": model.fingerprint,
+        "edit": edit.hash if edit else None, "probe": identity(probe),
+        "confirmed_by": identity(second) if second else None, "rows": digest(asked),
     }  # fmt: skip
     book, album = Book(folder, resolved), ContactSheet(folder, asked)
-    aim = AttackTarget(model, edit, strength, target, suite, probe, seed, batch, learnt=_learnt(folder))
+    aim = AttackTarget(model, edit, settings.strength, target, suite, probe, settings.seed, settings.batch,
+                       learnt=_learnt(folder))  # fmt: skip
     with borrowed(model.network, train=False):
         lines = yield from _begun(aim, [row for row in asked if row.case not in book.lines], book, album, second)
 
@@ -111,15 +105,15 @@ def attack(
                 album.add(each.row, "attacked", each.image, hit)
             book.add(lines[each.row] | _outcome(aim, each, hit, second))
 
-        yield from chase(how, aim, list(lines), found, batch)
+        yield from chase(how, aim, list(lines), found, settings.batch)
     done = [book.lines[row.case] for row in asked]
-    company = yield from _company(model, edit, target.label, suite, beside, utility)
+    company = yield from _company(model, edit, target.label, suite, beside, settings.utility)
     scores = rates(done, how, probe, second, edit) | company
     if folder is not None:
         title = f"{suite.spoken(target.label)} in {model.name}, attacked by {name_of(how)}"
         album.sheet(folder / "attack.png", title, [str(line["adversarial"] or "") for line in done])
     return AttackReport(
-        job={**(job or {}), **resolved},
+        job={**(settings.job or {}), **resolved},
         scores=scores,
         excluded=_excluded(done),
         marks=tuple(_marks(scores, edit, probe)),
@@ -230,7 +224,7 @@ def _company(
         return {name: beside.scores[name] for name in BESIDE if name in beside.scores}
     if not utility:
         return _unscored("not measured; `studio judge` does")
-    report = yield from judge(model, edit, [label], suite, limit=KEEP_LIMIT)
+    report = yield from judge(model, edit, [label], suite, JudgeSettings(limit=KEEP_LIMIT))
     return {name: report.scores[name] for name in BESIDE}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -37,52 +37,70 @@ COLLAPSED = 0.2
 LEVEL = 0.05  # of all looks of a sequential stop together
 
 
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How pictures are drawn and read.
+
+    `rules` and `probe` default to the suite's. `batch` is images drawn side by side. `limit` keeps at most that many of
+    the images that show no target, evenly spread. `reference` is images [n 3 h w] that FID and KID compare with instead
+    of the suite's data or, without any, the unedited model's own; n must match. With `until` an edit's pictures are
+    drawn seed by seed, until UA, IRA and CRA are each known to plus or minus that share.
+    """
+
+    rules: Rules | str | None = None
+    strength: float = 1.0
+    batch: int = 32
+    limit: int | None = None
+    probe: Probe | None = None
+    reference: Tensor | None = None
+    until: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.until is not None and self.until <= 0:
+            raise BadInput(f"Scores cannot be known to plus or minus {self.until}; give a share above 0, such as 0.02.")
+
+
 def judge(
     model: Generator,
     edit: Edit | None = None,
     concepts: Sequence[str | Concept] = (),
     suite: Suite | str = "pocket-canvas",
+    settings: JudgeSettings = JudgeSettings(),
     *,
-    rules: Rules | str | None = None,
-    strength: float = 1.0,
-    batch: int = 32,
-    limit: int | None = None,
-    reader: Probe | None = None,
     cost: Cost | None = None,
-    reference: Tensor | None = None,
     job: Mapping[str, Any] | None = None,
-    until: float | None = None,
 ) -> Work[Report]:
     """Scores an edit; with `edit=None`, the model itself over the whole grid.
 
-    `concepts` default to those the edit says it erased. `limit` keeps at most that many of the images that show no
-    target, evenly spread. `rules` default to the suite's. `cost` is what erasing took, where the edit does not record
-    it. `reference` is images [n 3 h w] to measure FID and KID against instead of the suite's data or, without any, the
-    unedited model's own; n must match. `job` is recorded as it is. With `until` an edit's pictures are drawn seed by
-    seed, until UA, IRA and CRA are each known to plus or minus that share. BadInput for a concept, suite, probe or
-    preset that does not exist.
+    `concepts` default to those the edit says it erased. `cost` is what erasing took, where the edit does not record it.
+    `job` is recorded as it is. BadInput for a concept, suite, probe or preset that does not exist.
     """
     suite = _suite(suite)
-    read_as = suite.reading if rules is None else _rules(rules)
-    probe, text = tools(suite, str(model.device), reader)
+    read_as = suite.reading if settings.rules is None else _rules(settings.rules)
+    probe, text = tools(suite, str(model.device), settings.probe)
     names = [c.name if isinstance(c, Concept) else c for c in concepts] or list(erased(edit))
     targets = suite.targets(names) if edit is not None else ()
     if edit is not None and not targets:
         raise BadInput("This edit does not say what it erased; name the concept, for example 'Van Gogh'.")
-    cells, left_out = _limited(suite.shots([target.label for target in targets]), {t.label for t in targets}, limit)
+    shots = suite.shots([target.label for target in targets])
+    cells, left_out = _limited(shots, {target.label for target in targets}, settings.limit)
     start = Comparison((), Predictions((), {}), Predictions((), {}), targets, suite, probe, read_as)
-    sitting, looks, cached = yield from _drawn(model, edit, strength, start, cells, text, batch, until)
+    sitting, looks, cached = yield from _drawn(model, edit, start, cells, text, settings)
     undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
 
-    against: Tensor | Reference | None = reference
+    against: Tensor | Reference | None = settings.reference
     if against is None and suite.data is not None and edit is not None:
         against = yield from read_reference(Path(suite.data), suite, cells, probe)
     about = _about(model, suite, probe, text) | {"rules": asdict(read_as), "cache": cached}
-    about |= {"stopping": {"until": until, "looks": looks}} if looks else {}
-    dropped = {"by the limit": left_out, "known well enough without": undrawn}
-    dropped["not a picture"] = int((~after.finite).sum())
-    if isinstance(against, Reference):
-        dropped["no picture of theirs in the data set"] = int((~against.have & sitting.on_grid).sum())
+    about |= {"stopping": {"until": settings.until, "looks": looks}} if looks else {}
+    dropped = {
+        "by the limit": left_out,
+        "known well enough without": undrawn,
+        "not a picture": int((~after.finite).sum()),
+        "no picture of theirs in the data set": int((~against.have & sitting.on_grid).sum())
+        if isinstance(against, Reference)
+        else 0,
+    }
     excluded = {reason: count for reason, count in dropped.items() if count}
     rows = tuple(table(sitting))
     if edit is None:
@@ -95,7 +113,7 @@ def judge(
         excluded=excluded,
         marks=tuple(_marks(scores, edit, probe)),
         alternatives={name: alternative(sitting, PRESETS[name], against) for name in ("released", "strict")},
-        about=about | {"edit": edit.hash, "strength": strength, "erasure": dict(edit.about)},
+        about=about | {"edit": edit.hash, "strength": settings.strength, "erasure": dict(edit.about)},
         rows=rows,
     )
 
@@ -103,17 +121,13 @@ def judge(
 def _drawn(
     model: Generator,
     edit: Edit | None,
-    strength: float,
     sitting: Comparison,
     cells: Sequence[Cell],
     text: Clip | None,
-    batch: int,
-    until: float | None,
+    settings: JudgeSettings,
 ) -> Work[tuple[Comparison, list[dict[str, Any]], str]]:
     """Both sides of the cells, or of as many seeds as `until` takes; also the looks, and what the cache gave."""
-    suite, probe = sitting.suite, sitting.probe
-    if until is not None and until <= 0:
-        raise BadInput(f"Nothing is known to plus or minus {until}; give a share above 0, such as 0.02.")
+    suite, probe, until, batch = sitting.suite, sitting.probe, settings.until, settings.batch
     blocks = [list(cells)] if edit is None or until is None else by_seed(cells, suite)
     looks, notes = [], []
     for block in blocks:
@@ -121,7 +135,7 @@ def _drawn(
         before, note = yield from remembered(model, shots, suite, probe, text, batch=batch)
         after = before
         if edit is not None:
-            with edit.applied(model.network, strength):
+            with edit.applied(model.network, settings.strength):
                 after = yield from answers(model, shots, suite, probe, text, batch=batch, stage="draw after")
         together = (*sitting.cells, *block)
         sitting = replace(sitting, cells=together, before=sitting.before + before, after=sitting.after + after)

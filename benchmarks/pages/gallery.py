@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.judging.judge import erased
+from benchmarks.judging.judge import JudgeSettings, erased
 from benchmarks.judging.predictions import sampled
 from benchmarks.pictures.grid import Line, Pair, Verdict, grid
 from benchmarks.probes.base import Probe
@@ -72,22 +72,20 @@ def draw_grid(
     *,
     concepts: Sequence[str | Concept] = (),
     suite: Suite | str = "pocket-canvas",
+    settings: JudgeSettings = JudgeSettings(),
     report: Report | None = None,
-    reader: Probe | None = None,
     title: str = "",
-    strength: float = 1.0,
-    batch: int = 32,
 ) -> Work[Path]:
     """Draws the grid of an edit: the same shots before and after, with the probe's verdict under every picture."""
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
-    reader = reader or probe_of(suite, str(model.device))
+    reader = settings.probe or probe_of(suite, str(model.device))
     named = list(concepts) or list(erased(edit))
     lines = rows_for(model, named, suite)
     shots = [pair.shot for line in lines for pair in line.pairs]
     with sampled(model, suite):
-        before = yield from model.sample(shots, steps=suite.steps, guidance=suite.guidance, batch=batch)
-    with sampled(model, suite), edit.applied(model.network, strength):
-        after = yield from model.sample(shots, steps=suite.steps, guidance=suite.guidance, batch=batch)
+        before = yield from model.sample(shots, steps=suite.steps, guidance=suite.guidance, batch=settings.batch)
+    with sampled(model, suite), edit.applied(model.network, settings.strength):
+        after = yield from model.sample(shots, steps=suite.steps, guidance=suite.guidance, batch=settings.batch)
     yield Step("grid", len(shots), len(shots), preview=after)
 
     both = verdicts(lines, before, after, named, suite, reader)

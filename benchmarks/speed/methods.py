@@ -15,7 +15,8 @@ from torch import nn
 
 from benchmarks.attacks.registry import build as build_attack
 from benchmarks.attacks.run import attack
-from benchmarks.judging.judge import judge
+from benchmarks.attacks.settings import AttackSettings
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.judging.sampler_agreement import Agreement
 from benchmarks.metrics.cost import metered, resident
 from benchmarks.report import Number
@@ -95,7 +96,7 @@ def speed_esd(model: Denoiser, plan: Plan) -> Work[Speed]:
     scores: dict[str, dict[str, float]] = {}
     if plan.suite is not None:
         for name in ("ours", "published"):
-            report = yield from judge(model, edits[name], [concept], plan.suite, limit=plan.keep_limit)
+            report = yield from judge(model, edits[name], [concept], plan.suite, JudgeSettings(limit=plan.keep_limit))
             scores[name] = {key: report.scores[key].value for key in ("UA", "IRA", "CRA")}
             scores["unedited"] = {key: report.scores[key].baseline for key in ("UA", "IRA", "CRA")}
     return Speed(
@@ -161,7 +162,7 @@ def speed_advunlearn(model: Denoiser, plan: Plan) -> Work[Speed]:
 def _attacked(model: Denoiser, edit: Edit, plan: Plan) -> Work[dict[str, float]]:
     """UnlearnDiffAtk with the same budget on the same prompts: ASR with its interval, and what else the edit costs."""
     how = build_attack("unlearndiffatk", BUDGET)
-    report = yield from attack(model, edit, plan.concept, how, count=plan.rows, seed=plan.seed)
+    report = yield from attack(model, edit, plan.concept, how, AttackSettings(count=plan.rows, seed=plan.seed))
     asr = report.scores["ASR"]
     others = {name: report.scores[name].value for name in ("pre_ASR", "IRA", "CRA")}
     return {"ASR": asr.value, "ASR from": asr.low, "ASR to": asr.high, **others}

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from benchmarks.attacks.engine import Attack
 from benchmarks.attacks.registry import name_of
 from benchmarks.attacks.run import AttackReport, attack
-from benchmarks.judging.judge import judge
+from benchmarks.attacks.settings import AttackSettings
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.metrics.cost import metered
 from benchmarks.report import Report
 from benchmarks.suites.suite import Suite, Target
@@ -116,11 +117,13 @@ def erase_and_judge(
             edit, cost = yield from metered(round_.edit(model, suite, target), model.device)
             seen = round_.suite(suite, target)
             if report is None or report.about["edit"] != edit.hash:
-                report = yield from judge(model, edit, [target.label], seen, cost=cost, job=job, batch=batch)
+                report = yield from judge(
+                    model, edit, [target.label], seen, JudgeSettings(batch=batch), cost=cost, job=job
+                )
                 report.write(path)
             for how in left:
                 place = _attack_folder(path, how)
-                work = attack(model, edit, target.label, how, suite=seen, folder=place, beside=report)
+                work = attack(model, edit, target.label, how, AttackSettings(suite=seen), folder=place, beside=report)
                 (yield from work).write(place / "report.json")
         reports.setdefault(round_.label, []).append(report)
         yield Step("targets", number + 1, total)

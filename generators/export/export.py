@@ -6,10 +6,10 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 
@@ -55,33 +55,47 @@ class Exported:
         return self.proof.max_latent_difference
 
 
+class Options(TypedDict, total=False):
+    """The fields of Asked as a user gives them: `dtype` is fp32, bf16 or fp16."""
+
+    strength: float
+    dtype: str | None
+    variant: str | None
+    error: float | None
+    rank: int | None
+    size: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the model card cites: the JSON of `judge`, and that of each `attack` by its name."""
+
+    report: Mapping[str, Any] | None = None
+    attacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
 def export(
     model: Model,
     edit: Edit | None,
     out: str | Path,
     name: str = "pipeline",
     *,
-    strength: float = 1.0,
-    dtype: str | None = None,
-    variant: str | None = None,
-    error: float | None = None,
-    rank: int | None = None,
-    size: float | None = None,
     force: bool = False,
-    report: Mapping[str, Any] | None = None,
-    attacks: Mapping[str, Mapping[str, Any]] | None = None,
+    evidence: Evidence = Evidence(),
     shots: Sequence[Shot] | None = None,
+    **options: Unpack[Options],
 ) -> Work[Exported]:
     """Writes the edit at a strength in a format, opens it with stock libraries alone and compares `shots`.
 
     `out` is a folder, or for formats of one file a name ending in .safetensors (gan: or .pt). `dtype` is fp32, bf16 or
-    fp16, None keeps what there is. `report` and `attacks` are the JSON of `judge` and `attack` for the card. What is
-    written appears whole or not at all. Raises BadInput for a format that cannot carry the edit, a target that holds
-    something, an edit of another model or a full disk, and Unproven if the pictures differ.
+    fp16, None keeps what there is; Asked describes `options`. What is written appears whole or not at all. Raises
+    BadInput for a format that cannot carry the edit, a target that holds something, an edit of another model or a full
+    disk, and Unproven if the pictures differ.
     """
     started, out, edit = time.perf_counter(), Path(out).expanduser(), edit or Edit({}, {})
     name = match(name, FORMS, "export format")
-    asked = asked_of(name, strength, dtype, variant, error, rank, size)
+    asked = asked_of(name, **options)
+    strength = asked.strength
     if (why := _refusal(model, edit, name, asked, out)) is not None:
         raise BadInput(why)
     kind = form(name)
@@ -97,10 +111,10 @@ def export(
             proof = yield from prove(model, edit, asked, name, kind, folder, compared)
         (folder / PROOF).write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
         text = cards.card(
-            edit.about, report, attacks or {}, licence=model.licence or None, gan=isinstance(model, StyleGan),
-            recipe=kind.recipe(_place(model, edit, out, kind, asked)),
+            edit.about, evidence.report, evidence.attacks, licence=model.licence or None,
+            gan=isinstance(model, StyleGan), recipe=kind.recipe(_place(model, edit, out, kind, asked)),
         )  # fmt: skip
-        stored = cards.Stored(name, strength, _dtype_name(asked, model, edit, kind), variant, facts)
+        stored = cards.Stored(name, strength, _dtype_name(asked, model, edit, kind), asked.variant, facts)
         proven = cards.proof_section(asdict(proof), stored)
         (folder / CARD).write_text(f"{text.rstrip()}\n\n{proven}", encoding="utf-8")
     files = [out] if is_file(out) else sorted(path for path in out.rglob("*") if path.is_file())
@@ -137,11 +151,11 @@ def _refusal(model: Model, edit: Edit, name: str, asked: Asked, out: Path) -> st
 
 def asked_of(
     name: str,
-    strength: float,
-    dtype: str | None,
-    variant: str | None,
-    error: float | None,
-    rank: int | None,
+    strength: float = 1.0,
+    dtype: str | None = None,
+    variant: str | None = None,
+    error: float | None = None,
+    rank: int | None = None,
     size: float | None = None,
 ) -> Asked:
     """What is asked for, checked; BadInput for values that cannot be meant and options the format does not have."""

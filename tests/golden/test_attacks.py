@@ -15,6 +15,7 @@ from benchmarks.attacks.gan.run import attack_gan
 from benchmarks.attacks.gan.run import build as build_on_gans
 from benchmarks.attacks.registry import ON_GANS, attack_class, attack_kind, attack_names, build, every_attack
 from benchmarks.attacks.run import attack
+from benchmarks.attacks.settings import AttackSettings, GanAttackSettings
 from benchmarks.probes.base import Seen
 from benchmarks.report import Report
 from benchmarks.suites.prompts import Row, digest, file_rows, suite_rows
@@ -155,10 +156,10 @@ def test_what_an_attack_reports(name: str, tmp_path: Path) -> None:
     """Of four rows one is not drawn unedited, one shows it without an attack, and of the others one is broken."""
     toy = Toy()
     reader = Told((True, True, True, False), (True, False, False, False), (True,) * 4, (True,) * 4, (True, False))
-    report = drain(
-        attack(toy, shaken(toy), "Van Gogh", build(name, None, QUICK[name]), suite=TINY, rows=rows(4), folder=tmp_path,
-               reader=reader, confirm=Told(*[(True, True, False, True)] * 4), utility=False)
-    )  # fmt: skip
+    second = Told(*[(True, True, False, True)] * 4)
+    settings = AttackSettings(suite=TINY, rows=rows(4), probe=reader, confirm=second, utility=False)
+    how = build(name, None, QUICK[name])
+    report = drain(attack(toy, shaken(toy), "Van Gogh", how, settings, folder=tmp_path))
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     check(f"attacks/report-{name}", {**reported(report), "files": [name for name in files if "cache" not in name]})
 
@@ -173,7 +174,9 @@ def test_every_knob_of_an_attack_on_a_gan(name: str, tmp_path: Path) -> None:
 
     def told(knobs: dict[str, Any], seed: int = 0, applied: Edit | None = edit) -> Any:
         how = build_on_gans(name, None, knobs)
-        report = drain(attack_gan(ToyGan(), applied, "eyeglasses", how, suite=plan, count=6, seed=seed))
+        report = drain(
+            attack_gan(ToyGan(), applied, "eyeglasses", how, GanAttackSettings(suite=plan, count=6, seed=seed))
+        )
         return reported(report)
 
     found = {said: told(knobs) for said, knobs in turned(attack_kind(name), ON_GANS_QUICK[name])}

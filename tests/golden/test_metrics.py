@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.judging.comparison import Comparison
-from benchmarks.judging.judge import judge
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.judging.judge_gan import judge_gan
 from benchmarks.judging.predictions import answers, reopened
 from benchmarks.judging.sampler_agreement import Sampler, agreements, compared
@@ -172,8 +172,8 @@ def entries() -> list[Entry]:
     ):  # fmt: skip
         painter = Painter()
         lost = turned(painter, "Van_Gogh" if kind == "style" else "Cats", "Ink_Art" if kind == "style" else "Dogs")
-        report = drain(judge(painter, 0.6 * lost if label == "b" else lost, suite=TINY, reader=Reader(),
-                             concepts=["Van_Gogh" if kind == "style" else "Cats"]))  # fmt: skip
+        edit, erased = 0.6 * lost if label == "b" else lost, "Van_Gogh" if kind == "style" else "Cats"
+        report = drain(judge(painter, edit, [erased], TINY, JudgeSettings(probe=Reader())))
         scores = {name: score for name, score in report.scores.items() if name not in MEASURED}
         made.append(Entry(label=label, method="uce", concept=concept, kind=kind, seed=seed, suite="s", status=status,
                           scores=scores if status == "done" else {}))  # fmt: skip
@@ -233,12 +233,11 @@ def test_the_judge_of_an_edit(concept: str) -> None:
     painter = Painter()
     other = "Ink_Art" if concept == "Van_Gogh" else "Dogs"
     edit = turned(painter, concept, other, strength=0.7) + 0.2 * turned(painter, "Ink_Art", None)
-    found = {
-        name: scored(drain(judge(painter, edit, suite=TINY.model_copy(update={"rules": name, "clip": "pocket-clip"}),
-                                 reader=Reader(), concepts=[concept])))
-        for name in PRESETS
-    }  # fmt: skip
-    found["model"] = scored(drain(judge(painter, None, suite=TINY, reader=Reader())))
+    settings, found = JudgeSettings(probe=Reader()), {}
+    for name in PRESETS:
+        suite = TINY.model_copy(update={"rules": name, "clip": "pocket-clip"})
+        found[name] = scored(drain(judge(painter, edit, [concept], suite, settings)))
+    found["model"] = scored(drain(judge(painter, suite=TINY, settings=settings)))
     check(f"metrics/judge-{concept}", found)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from erase.model import Gan, Scorer
 from erase.work import Step, Work
 
-FEW = 20  # rows by default
 POOL = 1024  # codes over which a direction is fitted
 LENGTHS = (1.0, 2.0, 3.0)  # how far codes are moved, in usual differences
 

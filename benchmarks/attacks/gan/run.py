@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.attacks.gan.base import FEW, POOL, AttackTarget
+from benchmarks.attacks.gan.base import POOL, AttackTarget
 from benchmarks.attacks.gan.code_inversion import Inversion
 from benchmarks.attacks.gan.latent_search import LatentSearch
 from benchmarks.attacks.gan.prompt_boundary import PromptBoundary, directions
 from benchmarks.attacks.registry import ON_GANS, attack_kind, budgeted, name_of
+from benchmarks.attacks.settings import GanAttackSettings
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.probes.faces import Reader
 from benchmarks.report import Report, Score
@@ -55,12 +56,9 @@ def attack_gan(
     edit: Edit | None,
     concept: str,
     how: Attack,
+    settings: GanAttackSettings = GanAttackSettings(),
     *,
-    suite: GanSuite | str = "pocket-faces",
-    count: int = FEW,
-    seed: int = 0,
     beside: Report | None = None,
-    job: Mapping[str, Any] | None = None,
 ) -> Work[GanAttackReport]:
     """Attacks a concept in an edited GAN, and in the unedited one beside it: what no edit could make harder.
 
@@ -68,12 +66,12 @@ def attack_gan(
     `ASR_control` is what the same search makes of images that never showed it, for inversion alone: the judge's and the
     search's own error.  FID stands beside them, from `beside`: a GAN that draws noise resists every attack.
     """
-    plan = suite if isinstance(suite, GanSuite) else gan_suite(suite)
+    plan = settings.suite if isinstance(settings.suite, GanSuite) else gan_suite(settings.suite)
     reader, name = Reader.of(plan, model.device), name_of(how)
     target = attribute(concept)
     began = time.monotonic()
     with borrowed(model.network, train=False):
-        aim, control = yield from _aim(model, target, reader, plan, count, seed)
+        aim, control = yield from _aim(model, target, reader, plan, settings.count, settings.seed)
         start = aim.with_it if isinstance(how, Inversion) else aim.without
         usual = yield from _tried(model, None, aim, how, start, reader, "before the edit")
         edited = yield from _tried(model, edit, aim, how, start, reader, "after it") if edit else _same(usual)
@@ -102,8 +100,8 @@ def attack_gan(
         )
     ]
     return GanAttackReport(
-        job={**(job or {}), "attack": name, "knobs": how.model_dump(), "concept": target, "model": model.name,
-             "base": model.fingerprint, "edit": edit.hash if edit else None, "seed": seed,
+        job={**(settings.job or {}), "attack": name, "knobs": how.model_dump(), "concept": target, "model": model.name,
+             "base": model.fingerprint, "edit": edit.hash if edit else None, "seed": settings.seed,
              "suite": f"{plan.name} {plan.version}", "probe": reader.name, "steered_by": aim.scorer.name},
         scores=scores,
         rows=tuple(rows),

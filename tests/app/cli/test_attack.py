@@ -106,7 +106,7 @@ def test_attacks_are_listed_and_explained(studio: Studio) -> None:
         (("--concept", "Van Gogh", "--attack", "randm"), "Did you mean 'random'"),
         (("--concept", "Van Gogh", "--attack", "random", "--budget", "0"), "budget = 0 will not do"),
         (("--concept", "Van Gogh", "--attack", "random", "--budget", "much"), "paper, standard, quick"),
-        (("--concept", "Van Gogh", "--attack", "random", "--rows", "0"), "--rows 0 will not do"),
+        (("--concept", "Van Gogh", "--attack", "random", "--rows", "0"), "--rows 0 is not valid"),
         (("--concept", "Van Gogh", "--attack", "random", "--prompts", "none.csv"), "none.csv cannot be read"),
         (("--concept", "Van Gogh", "--attack", "random", "--lr", "3"), "Unknown option of `studio attack`"),
     ],

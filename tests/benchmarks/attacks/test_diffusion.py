@@ -21,6 +21,7 @@ from benchmarks.attacks.engine import Attack, PromptState, chase
 from benchmarks.attacks.log import Book
 from benchmarks.attacks.registry import attack_names, build
 from benchmarks.attacks.run import AttackReport, attack, curve, rates
+from benchmarks.attacks.settings import AttackSettings
 from benchmarks.report import Report
 from benchmarks.speed.attack import speed_unlearndiffatk
 from benchmarks.speed.methods import Plan
@@ -238,10 +239,10 @@ def test_no_attack_spends_more_than_its_budget_or_changes_the_model(name: str) -
 def test_stopped_at_any_step_the_model_is_as_it_was(name: str) -> None:
     toy, how, some = Toy(), made(name), rows(2)
     before = weights(toy.network)
-    steps = sum(1 for _ in attack(toy, shaken(toy), "Van Gogh", how, rows=some, **QUIET(0)))  # type: ignore[misc]
+    steps = sum(1 for _ in attack(toy, shaken(toy), "Van Gogh", how, AttackSettings(rows=some, **QUIET(0))))  # type: ignore[misc]
     assert steps > 3
     for stop in range(1, steps, max(1, steps // 4)):
-        work = attack(toy, shaken(toy), "Van Gogh", how, rows=some, **QUIET(0))
+        work = attack(toy, shaken(toy), "Van Gogh", how, AttackSettings(rows=some, **QUIET(0)))
         for _ in range(stop):
             next(work, None)
         work.close()
@@ -271,7 +272,7 @@ def QUIET(pre: int) -> dict[str, Any]:
             self.shows = lambda number, image: first or (self.calls == 2 and number - len(images) < pre)
             return super().__call__(images)
 
-    return {"suite": TINY, "reader": Reader(), "confirm": Says(lambda *_: True), "utility": False}
+    return {"suite": TINY, "probe": Reader(), "confirm": Says(lambda *_: True), "utility": False}
 
 
 # Scores, files, resuming
@@ -302,7 +303,9 @@ def test_asr_never_stands_alone() -> None:
 
 def test_an_attack_ends_in_a_report_with_pictures(tmp_path: Path) -> None:
     toy = Toy()
-    report = drain(attack(toy, shaken(toy), "van gogh", made("random"), rows=rows(3), folder=tmp_path, **QUIET(1)))
+    report = drain(
+        attack(toy, shaken(toy), "van gogh", made("random"), AttackSettings(rows=rows(3), **QUIET(1)), folder=tmp_path)
+    )
     assert (report.scores["pre_ASR"].value, report.scores["ASR"].value) == (1 / 3, 1 / 3)
     assert report.scores["FID"].unscored
     assert report.broken == ()
@@ -315,12 +318,21 @@ def test_an_attack_ends_in_a_report_with_pictures(tmp_path: Path) -> None:
 
 def test_rows_the_unedited_model_fails_are_counted_and_left_out(tmp_path: Path) -> None:
     toy, options = Toy(), QUIET(0)
-    options["reader"] = Says(lambda number, image: number in (0, 2))
-    report = drain(attack(toy, shaken(toy), "van gogh", made("random"), rows=rows(3), **options))
+    options["probe"] = Says(lambda number, image: number in (0, 2))
+    report = drain(attack(toy, shaken(toy), "van gogh", made("random"), AttackSettings(rows=rows(3), **options)))
     assert (report.scores["ASR"].n, report.excluded) == (2, {"the unedited model does not show the concept": 1})
-    options["reader"] = Says()
+    options["probe"] = Says()
     with pytest.raises(BadInput, match="in none of the 3 rows"):
-        drain(attack(toy, shaken(toy), "van gogh", made("random"), rows=rows(3), folder=tmp_path / "x", **options))
+        drain(
+            attack(
+                toy,
+                shaken(toy),
+                "van gogh",
+                made("random"),
+                AttackSettings(rows=rows(3), **options),
+                folder=tmp_path / "x",
+            )
+        )
     assert not (tmp_path / "x" / "attack.jsonl").exists()
 
 
@@ -331,7 +343,9 @@ def test_a_killed_attack_goes_on_and_does_no_row_twice(name: str, tmp_path: Path
     def begun(folder: Path | None, how: Attack = how) -> Work[AttackReport]:
         # A verdict that depends on nothing but the picture, and is as good as a coin.
         reader = Says(lambda number, image: float(image.double().mean()) * 1e4 % 1 > 0.7)
-        return attack(toy, None, "Van Gogh", how, suite=TINY, rows=some, folder=folder, reader=reader, batch=1)
+        return attack(
+            toy, None, "Van Gogh", how, AttackSettings(suite=TINY, rows=some, probe=reader, batch=1), folder=folder
+        )
 
     steps: list[Step] = []
     whole = drain(begun(None), steps.append)
@@ -358,7 +372,12 @@ def test_a_disk_that_fills_up_costs_the_row_being_booked(tmp_path: Path, monkeyp
 
     def begun(folder: Path | None) -> Work[AttackReport]:
         return attack(
-            toy, None, "Van Gogh", made("inversion"), rows=rows(3), suite=TINY, folder=folder, batch=1, reader=Says()
+            toy,
+            None,
+            "Van Gogh",
+            made("inversion"),
+            AttackSettings(rows=rows(3), suite=TINY, batch=1, probe=Says()),
+            folder=folder,
         )
 
     def full(self: Book, line: Mapping[str, Any]) -> None:
@@ -381,7 +400,12 @@ def test_what_an_attack_wrote_is_not_believed_when_damaged(name: str, tmp_path: 
     def begun() -> Work[AttackReport]:
         toy = Toy(dtype=torch.float64)
         return attack(
-            toy, None, "Van Gogh", made("inversion"), rows=rows(2), suite=TINY, folder=tmp_path, batch=1, reader=Says()
+            toy,
+            None,
+            "Van Gogh",
+            made("inversion"),
+            AttackSettings(rows=rows(2), suite=TINY, batch=1, probe=Says()),
+            folder=tmp_path,
         )
 
     drain(begun())
@@ -397,8 +421,8 @@ def _without_time(row: Any) -> dict[str, Any]:
 
 def test_without_an_edit_no_row_is_left_out() -> None:
     toy, options = Toy(), QUIET(0)
-    options["reader"] = Says(lambda number, image: number < 1)
-    report = drain(attack(toy, None, "Van Gogh", made("random"), rows=rows(4), **options))
+    options["probe"] = Says(lambda number, image: number < 1)
+    report = drain(attack(toy, None, "Van Gogh", made("random"), AttackSettings(rows=rows(4), **options)))
     assert report.scores["pre_ASR"].n == 4
     assert report.scores["pre_ASR"].value == report.scores["pre_ASR"].baseline
     assert report.excluded == {}
@@ -493,8 +517,10 @@ def test_attacks_and_budgets_that_will_not_do(name: str, budget: Any, says: str)
 
 def test_the_broken_rows_of_one_attack_are_rows_for_the_next(tmp_path: Path) -> None:
     toy, options = Toy(), QUIET(0)
-    options["reader"] = Says(lambda number, image: number < 3 or number >= 6)
-    report = drain(attack(toy, shaken(toy), "Van Gogh", made("random"), rows=rows(3), folder=tmp_path, **options))
+    options["probe"] = Says(lambda number, image: number < 3 or number >= 6)
+    report = drain(
+        attack(toy, shaken(toy), "Van Gogh", made("random"), AttackSettings(rows=rows(3), **options), folder=tmp_path)
+    )
     assert len(report.broken) == 3
     assert all((tmp_path / broken["image"]).is_file() for broken in report.broken)
     carried = file_rows(tmp_path / "attack.jsonl")

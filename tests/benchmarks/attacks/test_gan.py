@@ -12,6 +12,7 @@ from app.cli.main import main
 from benchmarks.attacks.gan.prompt_boundary import directions
 from benchmarks.attacks.gan.run import GanAttackReport, attack_gan, build
 from benchmarks.attacks.registry import ON_GANS, attack_kind, every_attack
+from benchmarks.attacks.settings import GanAttackSettings
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.gan.distillation import drawn_codes
@@ -23,7 +24,11 @@ __all__ = ["probed"]  # a fixture
 
 
 def attacked(edit: Edit | None, name: str, budget: int = 8, seed: int = 0) -> GanAttackReport:
-    return drain(attack_gan(ToyGan(), edit, "eyeglasses", build(name, budget), suite=SUITE, count=6, seed=seed))
+    return drain(
+        attack_gan(
+            ToyGan(), edit, "eyeglasses", build(name, budget), GanAttackSettings(suite=SUITE, count=6, seed=seed)
+        )
+    )
 
 
 def edit(part: str, size: float) -> Edit:
@@ -66,7 +71,7 @@ def test_a_search_finds_more_than_none(probed: Path) -> None:
 def test_the_gan_is_left_as_it_was_and_the_same_seed_says_the_same(probed: Path) -> None:
     gan, applied = ToyGan(), edit("conv", 0.2)
     before = {name: value.clone() for name, value in gan.network.state_dict().items()}
-    work = attack_gan(gan, applied, "eyeglasses", build("latent-search", 4), suite=SUITE, count=6)
+    work = attack_gan(gan, applied, "eyeglasses", build("latent-search", 4), GanAttackSettings(suite=SUITE, count=6))
     for _ in range(8):
         next(work)
     work.close()
@@ -90,7 +95,7 @@ def test_names_and_numbers_out_of_place_are_refused(probed: Path) -> None:
     with pytest.raises(BadInput, match="budget"):
         build("latent-search", 0)
     with pytest.raises(BadInput, match="fewer --rows"):
-        drain(attack_gan(ToyGan(), None, "hat", build("latent-search", 2), suite=SUITE, count=5000))
+        drain(attack_gan(ToyGan(), None, "hat", build("latent-search", 2), GanAttackSettings(suite=SUITE, count=5000)))
 
 
 def test_the_command_names_the_attacks_that_fit(capsys: pytest.CaptureFixture[str]) -> None:

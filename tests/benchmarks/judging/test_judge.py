@@ -6,13 +6,14 @@ import json
 import random
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.judging import predictions as answering
-from benchmarks.judging.judge import LEVEL, judge
+from benchmarks.judging.judge import LEVEL, JudgeSettings, judge
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.metrics.cost import Cost
 from benchmarks.report import Report
@@ -31,9 +32,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path))
 
 
-def verdict(painter: Painter, edit: Edit | None, **options: object) -> Report:
-    options = {"suite": TINY, "reader": Reader(painter.suite)} | options
-    return drain(judge(painter, edit, **options))  # type: ignore[arg-type]
+def verdict(painter: Painter, edit: Edit | None, **options: Any) -> Report:
+    asked = {name: options.pop(name) for name in ("concepts", "suite", "cost", "job") if name in options}
+    settings = JudgeSettings(**{"probe": Reader(painter.suite), **options})
+    return drain(judge(painter, edit, settings=settings, **{"suite": TINY, **asked}))
 
 
 def test_a_model_is_scored_over_the_whole_grid() -> None:
@@ -146,14 +148,18 @@ def test_equal_shots_before_and_after_and_the_weights_come_back() -> None:
 
 def test_closing_at_any_step_leaves_the_model_as_it_was() -> None:
     steps = 0
-    work = judge(Painter(), turned(Painter(), "Cats", "Dogs"), suite=TINY, reader=Reader(), batch=3)
+    work = judge(
+        Painter(), turned(Painter(), "Cats", "Dogs"), settings=JudgeSettings(probe=Reader(), batch=3), suite=TINY
+    )
     for _ in work:
         steps += 1
     assert steps >= 6
     for stop in range(1, steps + 1):
         painter = Painter()
         weight = painter.network["unet"].weight.detach().clone()
-        work = judge(painter, turned(painter, "Cats", "Dogs"), suite=TINY, reader=Reader(), batch=3)
+        work = judge(
+            painter, turned(painter, "Cats", "Dogs"), settings=JudgeSettings(probe=Reader(), batch=3), suite=TINY
+        )
         for _ in range(stop):
             next(work, None)
         work.close()
@@ -239,7 +245,7 @@ def test_the_report_is_whole_json() -> None:
 
 def test_a_probe_that_lacks_a_label_is_refused() -> None:
     with pytest.raises(BadInput, match="cannot see the style 'Bricks'"):
-        drain(judge(Painter(POCKET), suite=POCKET, reader=Reader(TINY)))
+        drain(judge(Painter(POCKET), settings=JudgeSettings(probe=Reader(TINY)), suite=POCKET))
     with pytest.raises(BadInput, match="released"):
         verdict(Painter(), None, rules="relased")
 

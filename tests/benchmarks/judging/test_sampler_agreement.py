@@ -12,7 +12,7 @@ from torch import Tensor
 import generators
 from benchmarks.judging import sampler_agreement as kept
 from benchmarks.judging.comparison import Comparison
-from benchmarks.judging.judge import judge
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.judging.predictions import Predictions, answers
 from benchmarks.judging.sampler_agreement import Agreement, Sampler, compared, sampler_of
 from benchmarks.probes.base import Seen
@@ -60,7 +60,7 @@ def test_labels_and_accuracies_are_compared_picture_by_picture() -> None:
 
 def test_a_report_cites_its_agreement_or_says_that_there_is_none(tmp_path: Path) -> None:
     painter = Painter()
-    report = drain(judge(painter, turned(painter, "Cats", "Dogs"), suite=TINY, reader=Reader()))
+    report = drain(judge(painter, turned(painter, "Cats", "Dogs"), settings=JudgeSettings(probe=Reader()), suite=TINY))
     assert report.about["agreement"] is None
     assert "1 denoising steps: this sampler was not cross-checked" in report.about["deviations"][-1]
     found = compared(
@@ -69,16 +69,18 @@ def test_a_report_cites_its_agreement_or_says_that_there_is_none(tmp_path: Path)
     (tmp_path / "agreements").mkdir()
     (tmp_path / "agreements" / "painter.json").write_text(found.model_dump_json(), encoding="utf-8")
     kept.agreements.cache_clear()
-    report = drain(judge(painter, turned(painter, "Cats", "Dogs"), suite=TINY, reader=Reader()))
+    report = drain(judge(painter, turned(painter, "Cats", "Dogs"), settings=JudgeSettings(probe=Reader()), suite=TINY))
     assert report.about["agreement"] == {"hash": found.hash, "found": found.sentence}
     assert not report.about["deviations"]
     loose = compared((painter.name, painter.fingerprint), found.sampler, SLOW, {"firm": (sitting(2), sitting())})
     (tmp_path / "agreements" / "painter.json").write_text(loose.model_dump_json(), encoding="utf-8")
     kept.agreements.cache_clear()
-    assert drain(judge(painter, suite=TINY, reader=Reader())).about["deviations"] == [loose.sentence]
+    assert drain(judge(painter, settings=JudgeSettings(probe=Reader()), suite=TINY)).about["deviations"] == [
+        loose.sentence
+    ]
     other = Painter()
     other.fingerprint = "another model"
-    assert drain(judge(other, suite=TINY, reader=Reader())).about["agreement"] is None
+    assert drain(judge(other, settings=JudgeSettings(probe=Reader()), suite=TINY)).about["agreement"] is None
     (tmp_path / "agreements" / "painter.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BadInput, match="no agreement of samplers"):
         Agreement.read(tmp_path / "agreements" / "painter.json")

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 import generators
-from benchmarks.judging.judge import judge
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.metrics.alignment import resized
 from benchmarks.probes.open_probe import probe_of
 from benchmarks.suites.suite import Suite, load_suite
@@ -225,4 +225,4 @@ def test_a_suites_sampler_is_borrowed(tmp_path: Path) -> None:
     )
     assert not torch.allclose(drawn["ddim"], drawn["dpm++"], atol=1e-4)
     with pytest.raises(BadInput, match="its own way only"):
-        drain(judge(Painter(), suite=TINY.model_copy(update={"sampler": "ddim"}), reader=None))
+        drain(judge(Painter(), settings=JudgeSettings(probe=None), suite=TINY.model_copy(update={"sampler": "ddim"})))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.judging.judge import judge
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.pages.gallery import draw_grid, rows_for
 from benchmarks.pictures.grid import Line, Pair, Verdict, fitted, grid
 from benchmarks.suites.suite import load_suite
@@ -78,7 +78,13 @@ def test_verdicts_make_room_and_show_their_colour(tmp_path: Path) -> None:
 def test_a_target_that_is_still_there_is_marked(tmp_path: Path, strength: float, red: bool) -> None:
     painter = Painter(POCKET)
     edit = turned(painter, "Van_Gogh", "Watercolor")
-    work = draw_grid(painter, edit, tmp_path / "grid.png", suite=POCKET, reader=Reader(POCKET), strength=strength)
+    work = draw_grid(
+        painter,
+        edit,
+        tmp_path / "grid.png",
+        settings=JudgeSettings(probe=Reader(POCKET), strength=strength),
+        suite=POCKET,
+    )
     page = read(drain(work))
     assert bool(((page[..., 0] > 150) & (page[..., 1] < 60)).any()) == red
 
@@ -159,9 +165,11 @@ def test_the_grid_of_an_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
     painter, reader = Painter(POCKET), Reader(POCKET)
     edit = turned(painter, "Van_Gogh", "Watercolor")
-    report = drain(judge(painter, edit, suite=POCKET, reader=reader))
+    report = drain(judge(painter, edit, settings=JudgeSettings(probe=reader), suite=POCKET))
     painter.drawn.clear()
-    work = draw_grid(painter, edit, tmp_path / "grid.png", suite=POCKET, reader=reader, report=report)
+    work = draw_grid(
+        painter, edit, tmp_path / "grid.png", settings=JudgeSettings(probe=reader), suite=POCKET, report=report
+    )
     page = read(drain(work))
     half = len(painter.drawn) // 2
     assert painter.drawn[:half] == painter.drawn[half:]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.judging.judge import judge
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.probes.nudenet import SETS, NudeProbe, nude_probe
 from benchmarks.probes.open_probe import probe_of
 from benchmarks.suites.suite import load_suite
@@ -76,7 +76,9 @@ def test_nudity_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     bright = lambda pixels: float(pixels[4, 12].mean()) / 255  # noqa: E731
     parts, threshold = SETS["strict"]
     reader = NudeProbe(lambda p: one(parts[0], bright(p)), parts, threshold, suite.styles, "nudenet", "3@abc")
-    report = drain(judge(painter, turned(painter, "nudity", "person"), suite=suite, reader=reader))
+    report = drain(
+        judge(painter, turned(painter, "nudity", "person"), settings=JudgeSettings(probe=reader), suite=suite)
+    )
     ua, ira = report.scores["UA"], report.scores["IRA"]
     assert (ua.value, ua.baseline, ira.value, ira.baseline) == (1.0, 0.0, 1.0, 1.0)
     assert report.scores["CRA"].unscored

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.attacks.run import AttackReport
-from benchmarks.judging.judge import judge
+from benchmarks.judging.judge import JudgeSettings, judge
 from benchmarks.report import Report, Score
 from benchmarks.studies import grand_table
 from benchmarks.studies.common import Round
@@ -58,7 +58,9 @@ def test_what_is_there_becomes_the_table(
     for label, into in (("Van_Gogh", "Rust"), ("Cats", "Dogs")):
         target = CANVAS.target(label)
         job = round_.job(target, CANVAS, painter)
-        work = judge(painter, turned(painter, label, into), [label], CANVAS, reader=Reader(CANVAS), job=job)
+        work = judge(
+            painter, turned(painter, label, into), [label], CANVAS, JudgeSettings(probe=Reader(CANVAS)), job=job
+        )
         (tmp_path / "uce" / f"{label}.json").write_text(drain(work).json_text(), encoding="utf-8")
     edit = Report.read(tmp_path / "uce" / "Cats.json").about["edit"]
     job = {"edit": edit, "knobs": grand_table.ATTACK.model_dump(mode="json")}  # type: ignore[attr-defined]
