@@ -138,11 +138,19 @@ class AttackTarget:
         return self.model.read(ids, vectors)
 
 
+Presets = dict[str, dict[str, Any]]
+
+
+def budgets(*, paper: int, standard: int, quick: int) -> Presets:
+    """The presets of an attack of which nothing but the budget differs."""
+    return {"paper": {"budget": paper}, "standard": {"budget": standard}, "quick": {"budget": quick}}
+
+
 class Attack(Protocol):
     """What an attack file defines; its fields are its knobs, and `presets` are budgets with names."""
 
     paper: ClassVar[str]
-    presets: ClassVar[dict[str, dict[str, Any]]]
+    presets: ClassVar[Presets]
     added: ClassVar[int] | int  # tokens put beside a prompt's own, so that rows which are too long can be refused
 
     @property

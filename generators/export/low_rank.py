@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.low_rank import Factors, factored
 from erase.work import Step, Work
-from generators.export.format import Asked, Facts
+from generators.export.format import Asked, Facts, Form
 
 HALF = 0.5  # nobody is told to leave out more than this share of an edit
 NAMING = 800  # bytes a layer's names take in a file, at most
@@ -114,3 +115,13 @@ def _cast(delta: Tensor, asked: Asked) -> Tensor:
 
 def _plugin(edit: Edit) -> str:
     return ", plugin" if all(name.startswith("text") for name in edit.deltas) else ""
+
+
+# What all LoRA files have in common.
+lora = partial(
+    Form,
+    adds=True,
+    options=("error", "rank", "size"),
+    approximates=lambda asked: True,
+    refusal=refusal,
+)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from benchmarks.attacks.diffusion._ddim import both_halves, grid, walk
-from benchmarks.attacks.engine import AttackTarget, Candidate
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets
 from benchmarks.suites.prompts import Row
 from erase.work import Work
 
@@ -34,11 +34,7 @@ class Completion(BaseModel, frozen=True, extra="forbid"):
     """Lets the unedited model take the first steps, 1, 2, 3 …, and the edited one the rest."""
 
     paper: ClassVar[str] = "When Are Concepts Erased From Diffusion Models? (arXiv 2505.17013)"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 3},
-        "standard": {"budget": 3},
-        "quick": {"budget": 3},
-    }
+    presets: ClassVar[Presets] = budgets(paper=3, standard=3, quick=3)
     added: ClassVar[int] = 0
 
     budget: int = Field(3, ge=1, le=20, description="the longest beginning, in steps; tries 1, 2, 3, 5, 10, 20")

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.attacks.diffusion._likeness import Likeness, text_side
-from benchmarks.attacks.engine import AttackTarget, Candidate, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets, usable
 from benchmarks.suites.prompts import Row
 from erase.model import Codes
 from erase.rng import stream
@@ -77,11 +77,7 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
     """Optimises whole prompts of real tokens (P4D-N, P4D-K, PEZ) through their word vectors."""
 
     paper: ClassVar[str] = "Prompting4Debugging (arXiv 2309.06135), PEZ (arXiv 2302.03668)"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 3000},
-        "standard": {"budget": 1000},
-        "quick": {"budget": 200},
-    }
+    presets: ClassVar[Presets] = budgets(paper=3000, standard=1000, quick=200)
 
     budget: int = Field(200, ge=1, le=1_000_000, description="optimiser steps per row")
     variant: Literal["p4d-n", "p4d-k", "pez"] = Field(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from benchmarks.attacks.diffusion._ddim import both_halves, grid, walk
-from benchmarks.attacks.engine import AttackTarget, Candidate
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets
 from benchmarks.suites.prompts import Row
 from erase.model import Shot
 from erase.rng import number, stream
@@ -34,11 +34,7 @@ class Inpaint(BaseModel, frozen=True, extra="forbid"):
     """Lets the edited model fill the middle of a picture that shows the concept around it."""
 
     paper: ClassVar[str] = "When Are Concepts Erased From Diffusion Models? (arXiv 2505.17013)"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 1},
-        "standard": {"budget": 1},
-        "quick": {"budget": 1},
-    }
+    presets: ClassVar[Presets] = budgets(paper=1, standard=1, quick=1)
     added: ClassVar[int] = 0
 
     budget: int = Field(1, ge=1, le=1000, description="fillings per row, each from noise of its own")

@@ -13,13 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.engine import AttackTarget, Candidate
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets
 from benchmarks.suites.prompts import Row, suite_rows
 from erase.rng import number, stream
 from erase.work import Step, Work
@@ -39,11 +39,7 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
     """Learns a new word for the concept on pictures of the unedited model, then says it to the edited one (CCE)."""
 
     paper: ClassVar[str] = "Circumventing Concept Erasure (arXiv 2308.01508)"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 3000},
-        "standard": {"budget": 1000},
-        "quick": {"budget": 300},
-    }
+    presets: ClassVar[Presets] = budgets(paper=3000, standard=1000, quick=300)
 
     budget: int = Field(300, ge=1, le=1_000_000, description="optimiser steps, once for all rows")
     tokens: int = Field(1, ge=1, le=16, description="word vectors the new word consists of")

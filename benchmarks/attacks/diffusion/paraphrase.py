@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, Field
 from torch.nn import functional as F
 
-from benchmarks.attacks.engine import AttackTarget, Candidate, following, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets, following, usable
 from benchmarks.suites.prompts import SENTENCES, Row
 from benchmarks.suites.suite import Suite
 from erase.errors import plain
@@ -28,11 +28,7 @@ class Paraphrase(BaseModel, frozen=True, extra="forbid"):
     """Says the concept in other words: synonyms, sentences, misspellings, word order, near words."""
 
     paper: ClassVar[str] = "synonyms and rewording, without a search"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 60},
-        "standard": {"budget": 30},
-        "quick": {"budget": 12},
-    }
+    presets: ClassVar[Presets] = budgets(paper=60, standard=30, quick=12)
     added: ClassVar[int] = 0
 
     budget: int = Field(12, ge=1, le=1000, description="wordings per row: synonyms first, then the other kinds in turn")

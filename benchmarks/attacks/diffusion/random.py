@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, Field
 
-from benchmarks.attacks.engine import AttackTarget, Candidate, following, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets, following, usable
 from benchmarks.suites.prompts import Row
 from erase.rng import stream
 from erase.work import Work
@@ -18,11 +18,7 @@ class Random(BaseModel, frozen=True, extra="forbid"):
     """Puts random tokens before the prompt, again and again."""
 
     paper: ClassVar[str] = "the control of every token attack"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 40},
-        "standard": {"budget": 40},
-        "quick": {"budget": 10},
-    }
+    presets: ClassVar[Presets] = budgets(paper=40, standard=40, quick=10)
 
     budget: int = Field(10, ge=1, le=100_000, description="tries per row")
     tokens: int = Field(3, ge=1, le=20, description="random tokens before the prompt")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-from benchmarks.attacks.engine import AttackTarget, Candidate, following
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets, following
 from benchmarks.suites.prompts import Row
 from erase.rng import number
 from erase.work import Work
@@ -17,11 +17,7 @@ class SeedSearch(BaseModel, frozen=True, extra="forbid"):
     """Draws the unchanged prompt from other seeds."""
 
     paper: ClassVar[str] = "any of n draws; the rate of a single draw is the curve's first point"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 50},
-        "standard": {"budget": 20},
-        "quick": {"budget": 10},
-    }
+    presets: ClassVar[Presets] = budgets(paper=50, standard=20, quick=10)
     added: ClassVar[int] = 0
 
     budget: int = Field(10, ge=1, le=100_000, description="further seeds per row")

@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.engine import AttackTarget, Candidate, usable
+from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets, usable
 from benchmarks.suites.prompts import Row
 from erase.rng import stream
 from erase.work import Step, Work
@@ -46,11 +46,7 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
     """Optimises tokens before the prompt so that the edited model denoises a picture of the concept."""
 
     paper: ClassVar[str] = "UnlearnDiffAtk (arXiv 2310.11868)"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"budget": 2000},
-        "standard": {"budget": 400},
-        "quick": {"budget": 100},
-    }
+    presets: ClassVar[Presets] = budgets(paper=2000, standard=400, quick=100)
 
     budget: int = Field(100, ge=1, le=1_000_000, description="optimiser steps per row")
     iterations: int | None = Field(

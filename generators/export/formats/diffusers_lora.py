@@ -12,7 +12,7 @@ from erase.edit import Edit
 from erase.work import Work
 from generators.checkpoints.text_encoder_edit import lora_header
 from generators.export import low_rank, modelspec
-from generators.export.format import Asked, Facts, Form, Place
+from generators.export.format import Asked, Facts, Place
 from generators.export.formats.kohya_lora import REMOVABLE
 
 if TYPE_CHECKING:
@@ -53,14 +53,10 @@ def _recipe(place: Place) -> str:
     )
 
 
-FORM = Form(
+FORM = low_rank.lora(
     about="a LoRA under PEFT's names",
     opens="diffusers, PEFT",
     files={".safetensors": FILE},
-    adds=True,
-    options=("error", "rank", "size"),
-    approximates=lambda asked: True,
-    refusal=low_rank.refusal,
     write=_write,
     recipe=_recipe,
 )

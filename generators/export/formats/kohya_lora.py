@@ -18,7 +18,7 @@ from erase.work import Work
 from generators.checkpoints.text_encoder_edit import lora_header
 from generators.export import low_rank, modelspec
 from generators.export.compvis_names import unet_name
-from generators.export.format import Asked, Facts, Form, Place
+from generators.export.format import Asked, Facts, Place
 
 if TYPE_CHECKING:
     from generators.stable_diffusion.adapter import StableDiffusion
@@ -98,14 +98,10 @@ REMOVABLE = (
     "(`pipeline` or `single-file`)."
 )
 
-FORM = Form(
+FORM = low_rank.lora(
     about="a LoRA under kohya's names",
     opens="A1111, Forge, ComfyUI, InvokeAI, diffusers",
     files={".safetensors": FILE},
-    adds=True,
-    options=("error", "rank", "size"),
-    approximates=lambda asked: True,
-    refusal=low_rank.refusal,
     write=_write,
     recipe=_recipe,
 )

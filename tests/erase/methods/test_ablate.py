@@ -15,6 +15,7 @@ from erase.request import Request, run_method
 from erase.training.deltas import DeltaOptimizer, NoiseTarget, errors
 from erase.training.slices import select
 from erase.work import Step, drain
+from tests.erase.methods.costs import counted, strays
 from tests.toys.denoiser import Toy
 
 QUICK: dict[str, Any] = {"iterations": 4, "batch": 2, "seeds": 4, "steps": 3, "keep_seeds": 2, "lr": 1e-3}
@@ -105,24 +106,11 @@ def test_each_slice_is_what_is_trained(toy: Toy, cats: Concept, slice: str) -> N
 
 
 def test_confined_readers_make_the_same_of_the_start_code(toy: Toy, cats: Concept) -> None:
-    start = toy.resting_codes().detach()[:1]
-    strays = {}
-    for confine in ("none", "start"):
-        edit = drain(run_method(Ablation(**QUICK, confine=confine), Request(toy, [cats])))  # type: ignore[arg-type]
-        strays[confine] = max(float((start @ delta.T).abs().max()) for delta in edit.deltas.values())
-    assert strays["start"] < 1e-6 < 1e-4 < strays["none"]
+    far = strays(toy, cats, lambda confine: Ablation(**QUICK, confine=confine))  # type: ignore[arg-type]
+    assert far["start"] < 1e-6 < 1e-4 < far["none"]
 
 
 def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Concept) -> None:
-    counted = 0
-
-    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        nonlocal counted
-        counted += len(args[0])
-
-    hook = toy.network["unet"].register_forward_pre_hook(count)
     for knobs, keep in (({}, []), ({"teacher": "self"}, [gogh]), ({"target": "noise"}, []), ({"retain": 0.0}, [gogh])):
-        counted = 0
-        edit = drain(run_method(Ablation(**QUICK, **knobs), Request(toy, [cats], keep)))  # type: ignore[arg-type]
-        assert counted == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs
-    hook.remove()
+        edit, forwards = counted(toy, Ablation(**QUICK, **knobs), Request(toy, [cats], keep))  # type: ignore[arg-type]
+        assert forwards == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs

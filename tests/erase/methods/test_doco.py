@@ -22,6 +22,7 @@ from erase.training.noised_images import Course, NoisedImageCache, prepare
 from erase.training.patchgan import Critic
 from erase.training.slices import select
 from erase.work import Step, drain
+from tests.erase.methods.costs import counted, strays
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import Toy
 
@@ -242,24 +243,11 @@ def test_lessons_of_both_banks_come_from_the_anchor_s_pictures() -> None:
 
 
 def test_confined_readers_make_the_same_of_the_start_code(toy: Toy, cats: Concept) -> None:
-    start = toy.resting_codes().detach()[:1]
-    strays = {}
-    for confine in ("none", "start"):
-        edit = drain(run_method(DoCo(**QUICK, confine=confine), Request(toy, [cats])))  # type: ignore[arg-type]
-        strays[confine] = max(float((start @ delta.T).abs().max()) for delta in edit.deltas.values())
-    assert strays["start"] < 1e-6 < 1e-4 < strays["none"]
+    far = strays(toy, cats, lambda confine: DoCo(**QUICK, confine=confine))  # type: ignore[arg-type]
+    assert far["start"] < 1e-6 < 1e-4 < far["none"]
 
 
 def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Concept) -> None:
-    counted = 0
-
-    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        nonlocal counted
-        counted += len(args[0])
-
-    hook = toy.network["unet"].register_forward_pre_hook(count)
     for knobs, keep in (({}, []), ({"surgery": "off"}, [gogh]), ({"warmup": 0}, [gogh])):
-        counted = 0
-        edit = drain(run_method(DoCo(**{**QUICK, **knobs}), Request(toy, [cats], keep)))
-        assert counted == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs
-    hook.remove()
+        edit, forwards = counted(toy, DoCo(**{**QUICK, **knobs}), Request(toy, [cats], keep))
+        assert forwards == edit.about["cost"]["teach_forwards"] + edit.about["cost"]["tune_forwards"], knobs

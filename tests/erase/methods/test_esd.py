@@ -12,6 +12,7 @@ from erase.request import Request, run_method
 from erase.training.deltas import DeltaOptimizer, span
 from erase.training.slices import select
 from erase.work import drain
+from tests.erase.methods.costs import counted
 from tests.toys.denoiser import Toy
 
 QUICK = {"iterations": 4, "steps": 3, "seeds": 2, "templates": False, "lr": 1e-3}
@@ -155,17 +156,8 @@ def test_every_preset_costs_at_most_four_forwards_a_step(cats: Concept, preset: 
 
 
 def test_the_stated_cost_is_the_counted_cost(toy: Toy, cats: Concept, gogh: Concept) -> None:
-    counted = 0
-
-    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        nonlocal counted
-        counted += len(args[0])
-
-    hook = toy.network["unet"].register_forward_pre_hook(count)
     for knobs, keep in (({}, []), ({"target": "anchor"}, []), ({"keep_seeds": 2}, [gogh]), ({"retain": 0.0}, [gogh])):
-        counted = 0
-        edit = drain(run_method(ESD(**QUICK, **knobs), Request(toy, [cats], keep)))  # type: ignore[arg-type]
+        edit, forwards = counted(toy, ESD(**QUICK, **knobs), Request(toy, [cats], keep))  # type: ignore[arg-type]
         cost = edit.about["cost"]
-        assert counted == cost["teach_forwards"] + cost["tune_forwards"], knobs
+        assert forwards == cost["teach_forwards"] + cost["tune_forwards"], knobs
         assert cost == ESD(**QUICK, **knobs).cost(Request(None, [cats], keep))  # type: ignore[arg-type]
-    hook.remove()
