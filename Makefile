@@ -30,9 +30,10 @@ studio: $(READY)
 	@test -f demo/run/edit.safetensors || $(BIN)/studio demo --out demo
 	$(BIN)/studio serve --show demo/run
 
-# One thread: the models under test are tiny, and threads that wait for each other cost more than they add.
+# One thread a process: the models under test are tiny, and threads that wait for each other cost more than they add.
+# A process per core, but not more than memory allows; the tests of a file stay together, and share what they load.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu and not browser" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not gpu and not browser" $(PYTEST_ARGS)
 
 browser: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser $(PYTEST_ARGS) tests/app
