@@ -16,7 +16,7 @@ METRICS = (
     ("CRA", "high", "cross-domain retain accuracy: objects (for a style) or styles (for an object)"),
     ("invalid", "low", "share of the target's images that show nothing at all, which UA would count as forgotten"),
     ("FID", "low", "Fréchet distance of probe features to the unedited model's images"),
-    ("KID", "low", "kernel distance of the same features; unbiased, for few images"),
+    ("KID", "low", "kernel distance of the same features; unbiased, so it suits few images"),
     ("CLIP", "high", "cosine of an image and its prompt, rows without the target"),
     ("LPIPS", "low", "how far the rows without the target moved, in a network's features"),
     ("PUL", "high", "of a GAN: share of the seeds that showed the concept and no longer do"),

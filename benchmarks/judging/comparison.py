@@ -15,7 +15,7 @@ from benchmarks.judging.reference import Reference
 from benchmarks.metrics.accuracy import Accuracies, Row, Rules, Share, accuracies, label_accuracy, wilson
 from benchmarks.metrics.alignment import Clip, feature_distance
 from benchmarks.metrics.cost import Cost
-from benchmarks.metrics.distribution import fid, kid
+from benchmarks.metrics.distribution import BIAS, fid, kid
 from benchmarks.metrics.intervals import Z
 from benchmarks.probes.base import Probe, identity
 from benchmarks.report import Better, Score
@@ -141,8 +141,8 @@ def _distances(sitting: Comparison, rules: Rules, reference: Tensor | Reference 
     scores = {}
     for name, distance in (("FID", fid), ("KID", kid)):
         found, unedited = distance(goal, drawn), distance(goal, base)
-        thin = name == "FID" and len(drawn) <= drawn.shape[1]
-        hint = "; fewer images than features, so trust KID more" if thin else ""
+        hint = f"; {BIAS}" if name == "FID" else ""
+        hint += "; fewer images than features, so trust KID more" if hint and len(drawn) <= drawn.shape[1] else ""
         share = Share(found.value, found.n, found.low, found.high, found.method)
         scores[name] = _of_share(
             share, unedited.value, f"{identity(sitting.probe)} features", note + hint, better="low"

@@ -16,7 +16,7 @@ from benchmarks.judging.judge import erased
 from benchmarks.metrics.accuracy import wilson
 from benchmarks.metrics.alignment import feature_distance
 from benchmarks.metrics.cost import Cost
-from benchmarks.metrics.distribution import fid, kid
+from benchmarks.metrics.distribution import BIAS, fid, kid
 from benchmarks.metrics.gan import drift, gamma_normalised, pul, wasserstein
 from benchmarks.metrics.intervals import normal
 from benchmarks.metrics.perceptual import Lpips, lpips
@@ -194,7 +194,8 @@ def _distances(before: Read, after: Read, reader: Reader, rows: Tensor, against:
         found = distance(goal[:n], after.features[:n])
         base = distance(reader.reference.features[:n], before.features[:n]).value
         low, high = (found.value if math.isnan(edge) else edge for edge in (found.low, found.high))
-        scores[name] = to_score(found.value, n, low, high, base, "low", f"{reader.name} features", f"against {against}")
+        note = f"against {against}" + (f"; {BIAS}" if name == "FID" else "")
+        scores[name] = to_score(found.value, n, low, high, base, "low", f"{reader.name} features", note)
     return scores
 
 

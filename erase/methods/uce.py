@@ -52,7 +52,7 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
         "style": {},
         "object": {},
         "nudity": {},
-        "paper": {"rows": "last", "templates": False, "damping": 0.5},
+        "paper": {"rows": "last", "templates": False, "damping": 0.5, "rest": False},
     }
 
     push: float = Field(1.0, gt=0, le=1e4, description="how firmly the concept is moved onto its anchor (e)")

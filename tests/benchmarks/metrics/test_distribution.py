@@ -9,6 +9,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from benchmarks.metrics.distribution import fid, kid
+from benchmarks.metrics.intervals import Interval
 from erase.errors import BadInput
 
 
@@ -85,44 +86,63 @@ def test_sets_of_different_size_are_refused() -> None:
             distance(features(40, 8, 0), features(39, 8, 1))
 
 
-def test_kid_is_unbiased_and_sees_a_difference() -> None:
-    halves = [kid(features(60, 8, seed), features(60, 8, seed + 1000), subsets=20).value for seed in range(40)]
-    mean, error = np.mean(halves), np.std(halves) / np.sqrt(len(halves))
-    assert abs(mean) < 3 * error
-    apart = kid(features(60, 8, 0), features(60, 8, 1, shift=0.5))
-    assert apart.value > 10 * error
-    assert apart.low < apart.value < apart.high
+def trials(d: int, shift: float, count: int = 200, n: int = 60) -> list[Interval]:
+    """KID of independent pairs of sets, whose rows are drawn from partly the same noise as before and after are."""
+    found = []
+    for seed in range(count):
+        shared = features(n, d, 3 * seed)
+        one, other = (shared + 0.3 * features(n, d, 3 * seed + side) for side in (1, 2))
+        found.append(kid(one, other + shift))
+    return found
 
 
-def test_kid_is_the_formula_when_the_subset_is_everything_twice() -> None:
+def test_kid_is_unbiased_also_where_both_sides_share_their_noise() -> None:
+    values = np.array([found.value for found in trials(8, 0.0)])
+    assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))
+
+
+def test_kid_of_a_model_with_itself_is_nothing() -> None:
+    one = features(60, 8, 0)
+    same = kid(one, one.clone())
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_the_interval_of_kid_covers_the_true_distance() -> None:
+    n, d, shift = 20_000, 8, 0.25
+    one, other = (features(n, d, 10_000 + side) + 0.3 * features(n, d, 20_000 + side) for side in (0, 1))
+    true = kid(one, other + shift)
+    assert true.low > 0
+    covering = [found.low <= true.value <= found.high for found in trials(d, shift)]
+    assert np.mean(covering) >= 0.9
+
+
+def test_kid_is_the_u_statistic_and_knows_no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = features(6, 3, 0), features(6, 3, 1, shift=0.4)
 
     def kernel(x: Tensor, y: Tensor) -> float:
         return (float(x @ y) / 3 + 1) ** 3
 
-    def unbiased(a: Tensor, b: Tensor) -> float:
-        m = len(a)
-        within = sum(kernel(s[i], s[j]) for s in (a, b) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
-        return within - 2 * sum(kernel(x, y) for x in a for y in b) / m**2
+    def statistic(a: Tensor, b: Tensor) -> float:
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(a)) if i != j]
+        return float(np.mean([kernel(a[i], a[j]) + kernel(b[i], b[j]) - 2 * kernel(a[i], b[j]) for i, j in pairs]))
 
-    doubled = torch.cat([one, one]), torch.cat([other, other])
-    # With every image twice and many subsets of 6 of 12, the mean over them approaches the mean over all.
-    found = kid(*doubled, subsets=4000, size=6).value
-    draw = torch.Generator().manual_seed(3)
-    picks = [torch.randperm(12, generator=draw)[:6] for _ in range(8000)]
-    expected = np.mean([unbiased(doubled[0][p], doubled[1][q]) for p, q in zip(picks[::8], picks[1::8], strict=True)])
-    assert found == pytest.approx(expected, abs=0.15 * abs(expected))
+    left = [statistic(*(torch.cat([s[:i], s[i + 1 :]]) for s in (one, other))) for i in range(6)]
+    error = np.sqrt(5 / 6 * np.sum(np.square(left - np.mean(left))))
+    for block in (1024, 4):
+        monkeypatch.setattr("benchmarks.metrics.distribution.ROWS", block)
+        found = kid(one, other)
+        assert found.value == pytest.approx(statistic(one, other), rel=1e-12)
+        assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=1e-9)
 
 
-def test_kid_repeats_and_leaves_the_global_generator_alone() -> None:
-    one, other = features(60, 8, 0), features(60, 8, 1)
-    torch.manual_seed(7)
-    expected = torch.rand(1)
-    torch.manual_seed(7)
-    first = kid(one, other)
-    assert torch.equal(torch.rand(1), expected)
-    assert kid(one, other) == first
-    assert kid(one, other, seed=1) != first
+def test_the_jackknife_of_fid_is_the_textbooks() -> None:
+    """Delete-a-group: (k - 1) / k times the sum of squares (Shao and Tu 1995, equation 2.13)."""
+    one, other = features(40, 3, 0), features(40, 3, 1, scale=2.0)
+    fold = torch.randperm(40, generator=torch.Generator().manual_seed(0)) % 10
+    left = [by_scipy(one[fold != k], other[fold != k]) for k in range(10)]
+    error = np.sqrt(9 / 10 * np.sum(np.square(left - np.mean(left))))
+    found = fid(one, other)
+    assert found.high - found.value == pytest.approx(1.96 * error, rel=1e-6)
 
 
 def test_too_few_images_are_unscored() -> None:

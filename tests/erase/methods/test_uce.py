@@ -127,3 +127,21 @@ def test_templates_push_more_rows(toy: Toy, gogh: Concept) -> None:
     inside = drain(run_method(UCE(rows="last", templates=("a {} image",)), Request(toy, [gogh])))
     assert (bare.about["rows"]["pushed"], inside.about["rows"]["pushed"]) == (1, 2)
     assert not close(bare, inside, 1e-4)
+
+
+def test_the_preset_paper_is_the_published_edit(toy: Toy) -> None:
+    """Equation 7 of arXiv 2308.14761 on single rows: one of each prompt, nothing else held than what is kept."""
+    concept, kept = Concept(name="Architecture", anchor="a dog"), Concept(name="Cats")
+    edit = drain(run_method(UCE(**UCE.presets["paper"]), Request(toy, [concept], [kept])))
+    with torch.no_grad():
+        c, a, k = (
+            toy.encode([text]).tokens[0][len(tokens(text)) - 2].double() for text in ("Architecture", "a dog", "Cats")
+        )
+    eye = 0.5 * torch.eye(len(c), dtype=torch.float64)
+    for name, layer in toy.readers().items():
+        W = layer.weight.detach().double()
+        left = torch.outer(W @ a, c) + torch.outer(W @ k, k) + W @ eye
+        published = left @ torch.linalg.inv(torch.outer(c, c) + torch.outer(k, k) + eye) - W
+        assert torch.allclose(edit.deltas[f"{name}.weight"].double(), published, atol=1e-6)
+        assert published.abs().max() > 1e-3
+    assert edit.about["rows"]["resting"] == 0
