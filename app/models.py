@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import generators
 from app.runs.run import Run, is_run, open_run
 from erase.edit import Edit
 from erase.errors import BadInput, plain
+from erase.model import Generator
 from generators.checkpoints import text_encoder_edit
 
 
@@ -28,9 +29,9 @@ class Loading:
 
 @dataclass(frozen=True)
 class Source:
-    """What a MODEL|RUN argument means: the base model's name or absolute path, and the run whose edit it wears.
+    """What a MODEL|RUN argument means: the base model's name or absolute path, and the run whose edit is applied.
 
-    An edit file, or a LoRA or text encoder that was exported here, stands for its base model wearing it.
+    An edit file, or a LoRA or text encoder that was exported here, stands for its base model with that edit.
     """
 
     base: str
@@ -40,6 +41,27 @@ class Source:
     def edit(self) -> Edit | None:
         """The run's or the file's edit; None for a plain model."""
         return self.applied if self.run is None else self.run.edit()
+
+    def loading(self, args: argparse.Namespace) -> Loading:
+        """The loading options of a command line, with what the run was made with; --dtype may be another."""
+        asked = loading(args)
+        if self.run is None:
+            return asked
+        job = self.run.job
+        if asked.config is not None and str(Path(asked.config).resolve()) != job.config:
+            made = f"with --config {job.config}" if job.config else "without --config"
+            raise BadInput(f"{self.run.folder} was made {made}, so it is not opened with {asked.config}; leave it out.")
+        return replace(asked, config=job.config, dtype=job.dtype if asked.dtype == "auto" else asked.dtype)
+
+    def check(self, model: Generator) -> None:
+        """BadInput when a model's weights are not those that the run began with or the edit was made for."""
+        if self.run is not None:
+            self.run.check_base(model)
+        elif self.applied is not None and self.applied.about.get("base", model.fingerprint) != model.fingerprint:
+            raise BadInput(
+                f"This edit was made for other weights than {self.base} holds: their hash was "
+                f"{str(self.applied.about['base'])[:12]}, it is {model.fingerprint[:12]}. Put its own base model there."
+            )
 
     def ledger(self) -> list[Edit]:
         """The run's edits one by one, oldest first; a file's one; none of a plain model."""
@@ -62,6 +84,13 @@ def source(name: str) -> Source:
         applied = text_encoder_edit.read(place)
         return Source(text_encoder_edit.base(applied, place), None, applied)
     return Source(str(Path(name).resolve()) if Path(name).exists() else name, None)
+
+
+def loaded(what: Source, args: argparse.Namespace) -> Any:
+    """The base model of a source, loaded as its run loaded it; BadInput when the edit was made for another."""
+    model = load(what.base, what.loading(args))
+    what.check(model)
+    return model
 
 
 # Any, because type checkers hold a cached_property against the adapters' own protocol, which asks for a property.

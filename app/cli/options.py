@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from erase.errors import BadInput
@@ -40,6 +40,27 @@ def loading_options(parser: Parser, *, dtype: bool = True) -> None:
     group.add_argument("--offload", action="store_true", help="keep idle parts in main memory (GPU only)")
     group.add_argument("--config", metavar="DIR", help="pipeline folder whose shape a single-file checkpoint has")
     group.add_argument("--online", action="store_true", help="allow a hub id to be fetched")
+
+
+def number(kind: type[int] | type[float], low: float, high: float, *, above: bool = False) -> Callable[[str], float]:
+    """The type of an option that takes a number from `low` (or, with `above`, above it) to `high`; NaN is none."""
+
+    def read(text: str) -> float:
+        found = kind(text)
+        if not (low < found if above else low <= found) or not found <= high:
+            span = f"above {low:g}" if above else f"from {low:g}"
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text} is not valid; it takes {what} {span} to {high:g}")
+        return found
+
+    read.__name__ = kind.__name__  # as argparse calls it in its own sentence
+    return read
+
+
+SEED = number(int, 0, 2**63 - 1)
+COUNT = number(int, 1, 1_000_000)
+SECONDS = number(float, 0, 1e9)
+STRENGTH = number(float, -100, 100)
 
 
 def value(argv: Sequence[str], option: str) -> str | None:

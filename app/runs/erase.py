@@ -29,7 +29,10 @@ SAVE_SHARE = 20  # a snapshot that takes a second to write is written at most ev
 
 
 def occupied(folder: Path, job: Job, resume: bool) -> Run | None:
-    """The run that `folder` holds for this job; None when it is free, BadInput when it holds something else."""
+    """The run that `folder` holds for this job; None when it is free, BadInput when it holds something else.
+
+    To be asked by the process that has claimed the folder: no other works on what is found there.
+    """
     if not is_run(folder):
         if folder.exists() and (not folder.is_dir() or _things_in(folder)):
             raise BadInput(f"{folder} exists and is not an empty folder or a run. Choose another --out.")
@@ -38,9 +41,10 @@ def occupied(folder: Path, job: Job, resume: bool) -> Run | None:
     if run.job.hash != job.hash:
         differences = "; ".join(run.job.differences(job))
         raise BadInput(f"{folder} already holds another run ({run.job.title}): {differences}. Choose another --out.")
-    if run.status not in ("done", "running") and not resume:
+    status = "lost" if run.status == "running" else run.status
+    if status != "done" and not resume:
         raise BadInput(
-            f"{folder} holds this very job, {run.status} after {run.state['steps']} steps. "
+            f"{folder} holds this very job, {status} after {run.state['steps']} steps. "
             "Add --resume to go on, or choose another --out."
         )
     return run
@@ -65,7 +69,7 @@ def erase_in(
     `previews` are the seconds between pictures of what the deltas in a Step's state draw; None draws none.
     Raises BadInput when the base model is not the one the run began with, or another process works on the run.
     """
-    _same_base(run, model)
+    run.check_base(model)
     job, parents = run.job, run.parents()
     method = build(job.method, overrides=dict(job.knobs))
     with run.held(), stacked(parents).applied(model.network) if parents else contextlib.nullcontext():
@@ -172,15 +176,6 @@ def stacked(edits: Sequence[Edit]) -> Edit:
 def _whole(count: float) -> int | None:
     """A count of bytes; None where the system could not tell."""
     return None if math.isnan(count) else int(count)
-
-
-def _same_base(run: Run, model: Generator) -> None:
-    begun = run.record["base"]["fingerprint"]
-    if model.fingerprint != begun:
-        raise BadInput(
-            f"The base model has changed since {run.folder} began: its weights hash to {model.fingerprint[:12]}, "
-            f"then {begun[:12]}. Put the old model back, or start a new run."
-        )
 
 
 def _things_in(folder: Path) -> list[str]:

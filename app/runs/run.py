@@ -26,9 +26,12 @@ from pydantic import ValidationError
 from app.runs import checkpoints
 from app.runs.job import Job
 from erase.edit import Edit
+from erase.errors import BadInput
 from erase.files import make_folder, replace, sweep, write_json
-from erase.model import BadInput
+from erase.model import Generator
 from erase.work import Step
+
+_CLAIMED: set[Path] = set()  # folders whose lock this process has, and in which it has not begun to work
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Run:
         return Edit.load(path)
 
     def parents(self) -> list[Edit]:
-        """The edits worn while this one is made, oldest first."""
+        """The edits this one is stacked on, oldest first."""
         return [self._entry(hash) for hash in self.job.parents]
 
     def ledger(self) -> list[Edit]:
@@ -117,18 +120,16 @@ class Run:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Be the one process that works on this run; the system lets go of it even after kill -9."""
-        # Somebody who asks for the status holds the lock for a moment.
-        lock = FileLock(self.folder / ".lock", timeout=0.5)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise BadInput(f"{self.folder} is being worked on by another process. Wait for it, or stop it.") from error
-        try:
-            sweep(self.folder)
-            yield
-        finally:
-            lock.release()
+        """Be the one process that works on this run."""
+        place = self.folder.resolve()
+        mine = place in _CLAIMED
+        with contextlib.nullcontext() if mine else _locked(self.folder):
+            _CLAIMED.discard(place)  # from here on it is worked on, by nobody else in this process either
+            try:
+                sweep(self.folder)
+                yield
+            finally:
+                _CLAIMED.update({place} if mine else ())
 
     @contextlib.contextmanager
     def events(self, steps: int) -> Iterator[Events]:
@@ -139,6 +140,15 @@ class Run:
             file.truncate(sum(map(len, lines[:steps])))
             file.seek(0, 2)
             yield Events(self.folder, file, steps)
+
+    def check_base(self, model: Generator) -> None:
+        """BadInput when the base model is not the one this run began with."""
+        begun = self.record.get("base", {}).get("fingerprint", model.fingerprint)
+        if model.fingerprint != begun:
+            raise BadInput(
+                f"The base model has changed since {self.folder} began: its weights hash to {model.fingerprint[:12]}, "
+                f"then {str(begun)[:12]}. Put the old model back, or start a new run."
+            )
 
     def _is_held(self) -> bool:
         try:
@@ -172,6 +182,59 @@ class Events:
             line["preview"] = f"previews/{picture.name}"
         self.file.write(json.dumps(line).encode() + b"\n")
         self.file.flush()
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Be the one process that may look at `folder`, begin a run there and work on it.
+
+    BadInput before anything is written when another process has the folder. A run that was begun here and refused
+    before its first Step leaves nothing, so that the corrected command finds the folder free.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} exists and is not an empty folder or a run. Choose another --out.")
+    there, was_run = folder.exists(), is_run(folder)
+    make_folder(folder)
+    try:
+        with _locked(folder):
+            _CLAIMED.add(folder.resolve())
+            try:
+                yield
+            except BadInput:
+                if not was_run and is_run(folder) and open_run(folder).state["steps"] == 0:
+                    _remove(folder)
+                raise
+            finally:
+                _CLAIMED.discard(folder.resolve())
+    finally:
+        if not is_run(folder):
+            with contextlib.suppress(OSError):
+                (folder / ".lock").unlink()
+                if not there:
+                    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; the system lets go of it even after kill -9."""
+    # Somebody who asks for the status holds the lock for a moment.
+    lock = FileLock(folder / ".lock", timeout=0.5)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BadInput(f"{folder} is being worked on by another process. Wait for it, or stop it.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove(folder: Path) -> None:
+    """Take away what a run has written that made no Step."""
+    for name in ("job.json", "state.json", "events.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("ledger", "state", "previews"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def create(

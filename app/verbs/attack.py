@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from app.cli.answer import Answer
-from app.cli.options import PROBES, SOURCE, Parser, value
+from app.cli.options import COUNT, PROBES, SEED, SOURCE, Parser, value
 from app.cli.progress import follow
 from app.knobs import add_knobs, given_knobs
 from benchmarks.attacks.registry import ON_GANS, build, every_attack, name_of
@@ -34,12 +34,12 @@ def attack_options(parser: Parser) -> None:
         "line, or the attack.jsonl of another attack (default: sentences of the suite)"
     )
     parser.add_argument("--prompts", metavar="FILE", help=files)
-    parser.add_argument("--rows", type=int, default=20, metavar="N", help="sentences of the suite (default: 20)")
+    parser.add_argument("--rows", type=COUNT, default=20, metavar="N", help="sentences of the suite (default: 20)")
     suites = "suite that provides prompts and probe (default: %(default)s)"
     parser.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help=suites)
     parser.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
-    parser.add_argument("--batch", type=int, default=20, metavar="N", help="rows side by side (default: %(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="decides every random draw (default: 0)")
+    parser.add_argument("--batch", type=COUNT, default=20, metavar="N", help="rows side by side (default: %(default)s)")
     unscored = "leave FID, CLIP, IRA and CRA of a RUN unscored that `studio judge` has not measured"
     parser.add_argument("--no-utility", action="store_true", help=unscored)
     kept = "where pictures and prompts are kept (default: RUN/attacks/…; nowhere for a MODEL)"
@@ -56,16 +56,13 @@ def attack_options(parser: Parser) -> None:
 
 def attack(args: argparse.Namespace) -> Answer:
     """Attack a concept of a model or run; a finished attack is opened, an unfinished one goes on."""
-    for option in ("rows", "batch"):
-        if getattr(args, option) < 1:
-            raise BadInput(f"--{option} {getattr(args, option)} is not valid; it takes a whole number from 1 on.")
     on_gan = match(args.attack, every_attack(), "attack") in ON_GANS
     return _attack_gan(args) if on_gan else _attack_diffusion(args)
 
 
 def _attack_diffusion(args: argparse.Namespace) -> Answer:
     """Search prompts, row by row; every decided row is kept at once."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from benchmarks.attacks.run import attack as attacked
     from benchmarks.attacks.settings import AttackSettings
     from benchmarks.suites.prompts import file_rows
@@ -89,7 +86,7 @@ def _attack_diffusion(args: argparse.Namespace) -> Answer:
         job={"typed": args.typed, "source": args.source},
     )
     edit = what.edit()
-    model = load(what.base, loading(args))
+    model = loaded(what, args)
     require(model, Denoiser, f"{args.attack} (for a GAN there are {', '.join(ON_GANS)}; it)")
     folder = _folder(args, what, how, label)
     work = attacked(model, edit, args.concept, how, settings, folder=folder, beside=_judged(what))
@@ -110,7 +107,7 @@ def _attack_diffusion(args: argparse.Namespace) -> Answer:
 
 def _attack_gan(args: argparse.Namespace) -> Answer:
     """Search a GAN's codes for what was erased from it."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from benchmarks.attacks.gan.run import attack_gan
     from benchmarks.attacks.gan.run import build as build_on_gans
     from benchmarks.attacks.settings import GanAttackSettings
@@ -129,7 +126,7 @@ def _attack_gan(args: argparse.Namespace) -> Answer:
         job={"typed": args.typed, "source": args.source},
     )
     what = source(args.source)
-    edit, model = what.edit(), load(what.base, loading(args))
+    edit, model = what.edit(), loaded(what, args)
     require(model, Gan, args.attack)
     work = attack_gan(model, edit, args.concept, how, settings, beside=_judged(what))
     report = follow(work, f"attacking {args.concept}")

@@ -27,6 +27,7 @@ def demo(args: argparse.Namespace) -> Answer:
     from app.models import load, loading
     from app.runs.erase import occupied, prepare
     from app.runs.job import Job
+    from app.runs.run import claimed
     from app.verbs.erase import work_on
     from app.verbs.export import evidence_of
     from app.verbs.judge import RUN_SUITE, judge_run
@@ -44,15 +45,16 @@ def demo(args: argparse.Namespace) -> Answer:
         method=METHOD,
         knobs=build(METHOD, PRESET).model_dump(mode="json"),  # type: ignore[attr-defined]
     )
-    run = occupied(out / "run", job, resume=True)
-    model = load(MODEL, loading(args))
-    if run is not None and run.status == "done":
-        say(f"1/3 {out / 'run'} already holds the erased style; it is judged again.")
-        edit = run.edit()
-    else:
-        say(f"1/3 Erasing: {METHOD} changes only the layers that read the prompt.")
-        run = run or prepare(out / "run", job, model, (), {"typed": args.typed})
-        edit = work_on(run, model)
+    with claimed(out / "run"):
+        run = occupied(out / "run", job, resume=True)
+        model = load(MODEL, loading(args))
+        if run is not None and run.status == "done":
+            say(f"1/3 {out / 'run'} already holds the erased style; it is judged again.")
+            edit = run.edit()
+        else:
+            say(f"1/3 Erasing: {METHOD} changes only the layers that read the prompt.")
+            run = run or prepare(out / "run", job, model, (), {"typed": args.typed})
+            edit = work_on(run, model)
     say("2/3 Judging: the same prompts and seeds before and after, read by a classifier the erasing does not use.")
     report = judge_run(run, model, edit, load_suite(RUN_SUITE))
     say("3/3 Exporting: the erased model as a folder that any diffusers program opens.")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer
-from app.cli.options import KINDS, SOURCE, Parser, value
+from app.cli.options import KINDS, SECONDS, SEED, SOURCE, Parser, value
 from app.cli.progress import duration, follow
 from app.knobs import add_knobs, given_knobs
 from erase.errors import BadInput, match
@@ -17,7 +16,7 @@ from erase.files import size
 from erase.methods.registry import build, method_names
 
 if TYPE_CHECKING:
-    from app.models import Loading
+    from app.models import Loading, Source
     from app.runs.job import Job
     from app.runs.run import Run
     from erase.edit import Edit
@@ -35,11 +34,11 @@ def erase_options(parser: Parser) -> None:
     parser.add_argument("--keep", action="extend", nargs="+", default=[], metavar="NAME", help="concepts to protect")
     parser.add_argument("--method", required=True, metavar="METHOD", help=f"one of: {', '.join(method_names())}")
     parser.add_argument("--preset", metavar="NAME", help="named settings of the method")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides every random draw (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="decides every random draw (default: 0)")
     parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
     parser.add_argument("--resume", action="store_true", help="go on when --out holds this job unfinished")
-    parser.add_argument("--save-every", type=float, metavar="SECONDS", help="time between snapshots (default: 30)")
-    parser.add_argument("--previews", type=float, metavar="SECONDS", help="time between pictures of the work (off)")
+    parser.add_argument("--save-every", type=SECONDS, metavar="SECONDS", help="time between snapshots (default: 30)")
+    parser.add_argument("--previews", type=SECONDS, metavar="SECONDS", help="time between pictures of the work (off)")
     method = value(parser.words, "--method")
     if method:
         add_knobs(parser, match(method, method_names(), "method"))
@@ -49,27 +48,30 @@ def erase_options(parser: Parser) -> None:
 
 def erase(args: argparse.Namespace) -> Answer:
     """Erase concepts into a RUN folder; the same finished job is opened instead of run again."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from app.runs.erase import occupied, prepare
+    from app.runs.run import claimed
 
     what = source(args.source)
-    parents = what.ledger()
-    job = read_job(args, what.base, parents)
+    job = read_job(args, what)
     folder = Path(args.out)
-    run = occupied(folder, job, args.resume)
-    if run is not None and run.status == "done":
-        return _told(run, run.edit(), f"{folder} already holds this very job, finished.")
-    model = load(what.base, loading(args))
-    if run is None:
-        if args.resume:
-            print(f"There is nothing to resume in {folder}; starting.", file=sys.stderr)
-        run = prepare(folder, job, model, parents, {"typed": args.typed, "loading": vars(loading(args))})
-    return _told(run, work_on(run, model, args.save_every, args.previews))
+    with claimed(folder):
+        run = occupied(folder, job, args.resume)
+        model = loaded(what, args)
+        if run is not None and run.status == "done":
+            run.check_base(model)
+            return _summary(run, run.edit(), f"{folder} already holds this very job, finished.")
+        if run is None:
+            if args.resume:
+                print(f"There is nothing to resume in {folder}; starting.", file=sys.stderr)
+            record = {"typed": args.typed, "loading": vars(what.loading(args))}
+            run = prepare(folder, job, model, what.ledger(), record)
+        return _summary(run, work_on(run, model, args.save_every, args.previews))
 
 
 def resume_options(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN", help="the folder of the run")
-    parser.add_argument("--save-every", type=float, metavar="SECONDS", help="time between snapshots (default: 30)")
+    parser.add_argument("--save-every", type=SECONDS, metavar="SECONDS", help="time between snapshots (default: 30)")
 
 
 def resume(args: argparse.Namespace) -> Answer:
@@ -79,8 +81,8 @@ def resume(args: argparse.Namespace) -> Answer:
 
     run = open_run(args.source)
     if run.status == "done":
-        return _told(run, run.edit(), f"{run.folder} is finished; there is nothing to resume.")
-    return _told(run, work_on(run, load(run.job.model, as_begun(run, args)), args.save_every))
+        return _summary(run, run.edit(), f"{run.folder} is finished; there is nothing to resume.")
+    return _summary(run, work_on(run, load(run.job.model, as_begun(run, args)), args.save_every))
 
 
 def reproduce_options(parser: Parser) -> None:
@@ -92,7 +94,7 @@ def reproduce(args: argparse.Namespace) -> Answer:
     """Run a finished run's job again in another folder; exit 1 with the differences when the edits are not equal."""
     from app.models import load
     from app.runs.erase import occupied, prepare
-    from app.runs.run import open_run
+    from app.runs.run import claimed, open_run
 
     run = open_run(args.source)
     before = run.edit()
@@ -101,12 +103,14 @@ def reproduce(args: argparse.Namespace) -> Answer:
     folder = Path(args.out)
     if folder.resolve() == run.folder.resolve():
         raise BadInput("--out must be another folder than the run that is to be reproduced.")
-    again = occupied(folder, run.job, resume=True)
-    model = load(run.job.model, as_begun(run, args))
-    if again is None:
-        record = {"typed": args.typed, "reproduces": str(run.folder)}
-        again = prepare(folder, run.job, model, run.parents(), record)
-    after = again.edit() if again.status == "done" else work_on(again, model)
+    with claimed(folder):
+        again = occupied(folder, run.job, resume=True)
+        model = load(run.job.model, as_begun(run, args))
+        run.check_base(model)
+        if again is None:
+            record = {"typed": args.typed, "reproduces": str(run.folder)}
+            again = prepare(folder, run.job, model, run.parents(), record)
+        after = again.edit() if again.status == "done" else work_on(again, model)
     same = before.hash == after.hash
     apart = largest_difference(before, after)
     circumstances = [
@@ -125,22 +129,26 @@ def reproduce(args: argparse.Namespace) -> Answer:
     return Answer(document, f"Not reproduced: the edits differ by up to {apart:.3g}.\n{why}", code=1)
 
 
-def read_job(args: argparse.Namespace, base: str, parents: Sequence[Edit] = ()) -> Job:
-    """The Job a command line asks for, every knob spelled out; BadInput for anything that cannot be meant."""
+def read_job(args: argparse.Namespace, what: Source) -> Job:
+    """The Job a command line asks for, every knob spelled out; BadInput for anything that cannot be meant.
+
+    What is erased from a run is erased from its model as that run loaded it.
+    """
     from app.concepts import concepts
     from app.runs.job import Job
     from erase.provenance import check_request
 
     method = match(args.method, method_names(), "method")
     built = build(method, args.preset, given_knobs(args))
-    erased = concepts(base, args.concept, args.kind, args.anchor)
-    keep = concepts(base, args.keep, None)
+    erased = concepts(what.base, args.concept, args.kind, args.anchor)
+    keep = concepts(what.base, args.keep, None)
     check_request(erased, keep)
+    asked = what.loading(args)
     return Job(
-        model=base,
-        dtype=args.dtype,
-        config=None if args.config is None else str(Path(args.config).resolve()),
-        parents=tuple(parent.hash for parent in parents),
+        model=what.base,
+        dtype=asked.dtype,
+        config=None if asked.config is None else str(Path(asked.config).resolve()),
+        parents=tuple(parent.hash for parent in what.ledger()),
         concepts=erased,
         keep=keep,
         method=method,
@@ -182,7 +190,7 @@ def as_begun(run: Run, args: argparse.Namespace) -> Loading:
     return Loading(args.device, dtype, args.attention_slicing, args.offload, config, args.online)
 
 
-def _told(run: Run, edit: Edit, first: str | None = None) -> Answer:
+def _summary(run: Run, edit: Edit, first: str | None = None) -> Answer:
     state = run.state
     document: dict[str, Any] = {
         "version": 1, "status": state["status"], "run": run.folder, "job": run.job.model_dump(mode="json"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer, table
-from app.cli.options import DTYPES, Parser, loading_options
+from app.cli.options import DTYPES, STRENGTH, Parser, loading_options
 from app.cli.progress import follow
 from erase.errors import BadInput, match
 from erase.files import size
@@ -29,7 +29,7 @@ def export_options(parser: Parser) -> None:
     parser.add_argument(
         "--dtype", dest="save_dtype", choices=DTYPES, help="of the written weights (default: as the model's)"
     )
-    parser.add_argument("--strength", type=float, default=1.0, metavar="S", help="how much of the edit (default: 1)")
+    parser.add_argument("--strength", type=STRENGTH, default=1.0, metavar="S", help="how much of the edit (default: 1)")
     parser.add_argument("--variant", metavar="NAME", help="goes into a pipeline's file names, for example fp16")
     parser.add_argument(
         "--error", type=float, metavar="E", help="share of the edit a low-rank format may miss (LoRA: 0.01)"
@@ -41,7 +41,7 @@ def export_options(parser: Parser) -> None:
 
 def export(args: argparse.Namespace) -> Answer:
     """Write the format, prove that it opens elsewhere and draws the same, and say where it is."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from app.runs.run import open_run
     from generators.export.export import asked_of
     from generators.export.export import export as exporting
@@ -63,7 +63,7 @@ def export(args: argparse.Namespace) -> Answer:
         raise BadInput("Where to? Add --out PATH for the export.")
     if (why := refusal(name, edit, asked)) is not None:  # before the model is loaded
         raise BadInput(why)
-    model = load(what.base, loading(args))
+    model = loaded(what, args)
     work = exporting(
         model, edit, Path(args.out), name, force=args.force, evidence=evidence_of(what.run), strength=args.strength,
         dtype=args.save_dtype, variant=args.variant, error=args.error, rank=args.rank, size=args.size,

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from app.cli.answer import Answer
-from app.cli.options import PROBES, SOURCE, Parser
+from app.cli.options import PROBES, SOURCE, Parser, number
 from app.cli.progress import follow
 from erase.errors import BadInput, plain
 from erase.files import write_text
@@ -34,7 +34,7 @@ def judge_options(parser: Parser) -> None:
     data = "measure FID against this data set, laid out as THEME/OBJECT/1.jpg (default: the unedited model's pictures)"
     parser.add_argument("--data", metavar="DIR", help=data)
     until = "of a RUN: draw seed by seed, until UA, IRA and CRA are each known to ± this share (such as 0.02)"
-    parser.add_argument("--until", type=float, metavar="SHARE", help=until)
+    parser.add_argument("--until", type=number(float, 0, 1, above=True), metavar="SHARE", help=until)
 
 
 def judge(args: argparse.Namespace) -> Answer:
@@ -42,7 +42,7 @@ def judge(args: argparse.Namespace) -> Answer:
 
     Of several processes that `accelerate launch` has started one writes and speaks.
     """
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from benchmarks.judging.distributed import team
     from benchmarks.judging.judge import judge as judged
     from benchmarks.suites.gan_suite import gan_suite
@@ -58,7 +58,7 @@ def judge(args: argparse.Namespace) -> Answer:
         if faces
         else load_suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE), probe=args.probe, data=args.data)
     )
-    model = load(what.base, loading(args))
+    model = loaded(what, args)
     if hasattr(model, "synthesis"):
         return _judge_gan(what, model, edit, faces or gan_suite(args.suite or GAN_SUITE))
     if suite is None:

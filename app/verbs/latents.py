@@ -21,7 +21,7 @@ def latents_options(parser: Parser) -> None:
 
 def latents(args: argparse.Namespace) -> Answer:
     """Draw the seeds that have not been drawn before; index.json names the folder of this very model's pictures."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from app.runs.pictures import save_picture
     from app.verbs.sample import read_seeds
     from erase.model import Gan, Shot, require
@@ -29,7 +29,7 @@ def latents(args: argparse.Namespace) -> Answer:
     seeds, out = read_seeds(args.seeds), Path(args.out)
     what = source(args.source)
     edit = what.edit()
-    model = load(what.base, loading(args))
+    model = loaded(what, args)
     require(model, Gan, "latents")
     name = model.fingerprint[:12] if edit is None else f"{model.fingerprint[:12]}-{edit.hash[:12]}"
     require_space(out, 0, "the pictures")

@@ -37,7 +37,7 @@ def look_options(parser: Parser) -> None:
 
 def look(args: argparse.Namespace) -> Answer:
     """Draw what has not been drawn before, and say where it is."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from app.verbs.judge import GAN_SUITE
     from app.verbs.sample import read_seeds
     from benchmarks.pages.face_look import look_gan
@@ -57,7 +57,7 @@ def look(args: argparse.Namespace) -> Answer:
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     folder = what.run.folder / "look" / name
     if not (folder / "index.json").is_file():
-        model = load(what.base, loading(args))
+        model = loaded(what, args)
         if hasattr(model, "synthesis"):
             if prompts:
                 raise BadInput(f"{model.name} draws from seeds alone; leave the prompt out and give --seeds A:B.")

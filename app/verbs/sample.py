@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 
 from app.cli.answer import Answer
-from app.cli.options import SOURCE, Parser
+from app.cli.options import SOURCE, STRENGTH, Parser, number
 from app.cli.progress import follow
 from erase.errors import BadInput
 from erase.files import make_folder, require_space
@@ -22,16 +22,18 @@ def sample_options(parser: Parser) -> None:
         "--seeds", metavar="A:B", help="A, A+1 … B-1, or a list A,B,C (default: 0:4); alone, of the empty prompt"
     )
     parser.add_argument(
-        "--strength", type=float, default=None, metavar="S", help="of a RUN's edit: 0 the base model, 1 as made"
+        "--strength", type=STRENGTH, default=None, metavar="S", help="of a RUN's edit: 0 the base model, 1 as made"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the model's own)")
-    parser.add_argument("--guidance", type=float, metavar="G", help="guidance scale (default: the model's own)")
+    parser.add_argument("--steps", type=number(int, 1, 1000), metavar="N", help="denoising steps (default: by model)")
+    parser.add_argument(
+        "--guidance", type=number(float, 0, 100), metavar="G", help="guidance scale (default: by model)"
+    )
     parser.add_argument("--out", required=True, metavar="PNG", help="the picture to write")
 
 
 def sample(args: argparse.Namespace) -> Answer:
     """Draw every prompt with every seed and write the sheet."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from app.runs.pictures import save_picture
     from erase.model import Shot
 
@@ -48,7 +50,7 @@ def sample(args: argparse.Namespace) -> Answer:
     make_folder(out.parent)
     require_space(out.parent, 0, "the picture")
     strength = 1.0 if args.strength is None else args.strength
-    model = load(what.base, loading(args))
+    model = loaded(what, args)
     shots = [Shot(seed, prompt) for prompt in prompts for seed in seeds]
     with contextlib.nullcontext() if edit is None else edit.applied(model.network, strength):
         images = follow(model.sample(shots, steps=args.steps, guidance=args.guidance), "drawing")

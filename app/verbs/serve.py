@@ -8,7 +8,7 @@ import socket
 from importlib.util import find_spec
 
 from app.cli.answer import Answer
-from app.cli.options import Parser
+from app.cli.options import Parser, number
 from erase.errors import BadInput
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -18,7 +18,7 @@ def serve_options(parser: Parser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: %(default)s)"
     )
-    parser.add_argument("--port", type=int, default=7860, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--port", type=number(int, 0, 65535), default=7860, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for a login; STUDIO_AUTH says the same unseen")
     parser.add_argument("--show", metavar="RUN", help="put a copy of this run among those of the page")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from app.cli.answer import Answer
-from app.cli.options import Parser
+from app.cli.options import COUNT, Parser
 from app.cli.progress import follow
 from erase.errors import BadInput
 from erase.files import write_json
@@ -14,12 +14,12 @@ from erase.files import write_json
 def strength_options(parser: Parser) -> None:
     parser.add_argument("source", metavar="RUN", help="the folder of a finished run")
     parser.add_argument("--suite", metavar="NAME|FILE", default="pocket-canvas", help="what to draw")
-    parser.add_argument("--shots", type=int, default=40, metavar="N", help="of the concept (default: 40)")
+    parser.add_argument("--shots", type=COUNT, default=40, metavar="N", help="of the concept (default: 40)")
 
 
 def strength(args: argparse.Namespace) -> Answer:
     """Search, leave strength.json in the run's folder, and say which strength to wear."""
-    from app.models import load, loading, source
+    from app.models import loaded, source
     from benchmarks.suites.suite import load_suite
     from benchmarks.sweeps.strength import strength as searched
 
@@ -28,7 +28,7 @@ def strength(args: argparse.Namespace) -> Answer:
     edit = what.edit()
     if what.run is None or edit is None:
         raise BadInput(f"{args.source} is no run: a strength belongs to an edit. `studio erase` makes one.")
-    model = load(what.base, loading(args))
+    model = loaded(what, args)
     found = follow(searched(model, edit, suite, shots=args.shots), f"strength of {what.run.job.title}")
     document = {"version": 1, "edit": edit.hash, **found.model_dump(mode="json")}
     path = what.run.folder / "strength.json"

@@ -319,8 +319,7 @@ def lines(text: str | Sequence[str]) -> list[str]:
 
 def _name(args: argparse.Namespace) -> str:
     """The folder of a run: equal jobs have one, so that starting a job twice opens the first."""
-    what = opened(args.source)
-    return _named(read_job(args, what.base, what.ledger()))
+    return _named(read_job(args, opened(args.source)))
 
 
 def _named(job: Job) -> str:
