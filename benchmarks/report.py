@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
 
 from erase.errors import BadInput
+from erase.files import write_text
 
 VERSION = 1
 # These hold shares; tables print them in percent, files as 0..1.
@@ -163,12 +163,7 @@ def same_job(path: Path, had: Mapping[str, Any], job: Mapping[str, Any]) -> None
 
 def put(path: Path, text: str) -> None:
     """Replaces a file by a text, whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(path, text, durable=False)
 
 
 def put_between(path: Path, begin: str, end: str, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from erase.errors import disk_full
+from erase.files import DiskFull, replace
 from erase.low_rank import expanded
 from erase.model import BadInput, nearest
 
@@ -121,19 +120,14 @@ class Edit:
         room = shutil.disk_usage(path.parent).free
         if room < self.storage_bytes:
             raise BadInput(f"No disk space: {path} needs {_size(self.storage_bytes)}, {_size(room)} are free.")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        # One key only: safetensors writes several in an order that changes from process to process.
+        header = {"edit": json.dumps({"format": FORMAT, "about": dict(self.about)}, sort_keys=True)}
+        tensors = {name: delta.cpu().contiguous() for name, delta in self.deltas.items()}
         try:
-            # One key only: safetensors writes several in an order that changes from process to process.
-            header = {"edit": json.dumps({"format": FORMAT, "about": dict(self.about)}, sort_keys=True)}
-            tensors = {name: delta.cpu().contiguous() for name, delta in self.deltas.items()}
-            save_file(tensors, temporary, metadata=header)
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            if disk_full(error):
-                raise BadInput(f"No disk space left while writing {path}; nothing was kept of it.") from error
-            raise
-        finally:
-            temporary.unlink(missing_ok=True)
+            with replace(path, durable=False) as part:
+                save_file(tensors, part, metadata=header)
+        except DiskFull as error:
+            raise BadInput(f"No disk space left while writing {path}; nothing was kept of it.") from error
         return path
 
     @staticmethod

@@ -30,7 +30,10 @@ def replace(path: Path, durable: bool = True) -> Iterator[Path]:
     make_folder(path.parent)
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
+        part.touch()
+        usual = part.stat().st_mode
         yield part
+        part.chmod(usual)  # as readable as files usually are, which safetensors does not make them
         if durable:
             _flush(part)
         os.replace(part, path)

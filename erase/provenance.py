@@ -91,8 +91,8 @@ def common_value(about: About, key: str) -> str | None:
 
 
 def erased_names(about: About) -> list[str]:
-    """The names of the concepts that are gone."""
-    return [name for _, erasure in erasures(about) for name in concept_names(erasure, "concepts")]
+    """The names of the concepts that are gone, each once."""
+    return list(dict.fromkeys(name for _, erasure in erasures(about) for name in concept_names(erasure, "concepts")))
 
 
 def concept_names(erasure: About, key: str) -> list[str]:

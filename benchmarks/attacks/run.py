@@ -7,7 +7,6 @@ FID, CLIP and what was kept by the same edit are in the same report, for a model
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +32,7 @@ from benchmarks.suites.suite import Suite, load_suite
 from erase.borrow import borrowed
 from erase.edit import Edit
 from erase.errors import BadInput
+from erase.files import replace
 from erase.model import Denoiser
 from erase.work import Work
 
@@ -288,7 +288,5 @@ def _keep(folder: Path | None, learnt: Mapping[str, Tensor]) -> None:
     path = None if folder is None else folder / "learnt.safetensors"
     if path is None or path.is_file() or not learnt:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous().cpu() for name, tensor in learnt.items()}, part)
-    os.replace(part, path)
+    with replace(path) as part:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in learnt.items()}, part)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from erase.files import DiskFull, replace
 
 
 def folder() -> Path:
@@ -53,15 +54,11 @@ def store(name: str, tensors: Mapping[str, Tensor], value: Any) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     tensors = {entry: tensor.detach().cpu().contiguous() for entry, tensor in tensors.items()}
     text = json.dumps(value)
-    handle, temporary = tempfile.mkstemp(dir=home, prefix=f".{name}.", suffix=".tmp")
-    os.close(handle)
     try:
-        save_file(tensors, temporary, metadata={"value": text, "sum": _sum(tensors, text)})
-        os.replace(temporary, home / f"{name}.safetensors")
-    except SafetensorError as error:
+        with replace(home / f"{name}.safetensors", durable=False) as part:
+            save_file(tensors, part, metadata={"value": text, "sum": _sum(tensors, text)})
+    except (SafetensorError, DiskFull) as error:
         raise OSError(str(error)) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return home / f"{name}.safetensors"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from erase.files import replace
 from erase.model import Shot
 
 INK, GREY, RULE = "#1c1e21", "#6b7076", "#e3e5e8"
@@ -154,12 +153,6 @@ def typeface(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def saved(page: Image.Image, path: Path) -> Path:
     """Writes a PNG that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        page.save(temporary, format="PNG", optimize=True)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replace(path, durable=False) as part:
+        page.save(part, format="PNG", optimize=True)
     return path

@@ -41,7 +41,7 @@ def gan_suite(name: str | Path) -> GanSuite:
             raise nearest(str(name), gan_suite_names(), "suite for GANs")
         path = SUITES / f"{found}.toml"
     try:
-        return GanSuite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return GanSuite.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise BadInput(f"There is no suite file {path}; the bundled ones are {', '.join(gan_suite_names())}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -220,7 +220,7 @@ def load_suite(name: str | Path, *, probe: str | None = None, data: str | None =
             raise nearest(str(name), suite_names(), "suite")
         path = SUITES / f"{known}.toml"
     try:
-        found = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        found = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
         given = {"probe": probe, "data": data}
         return found.model_copy(update={key: value for key, value in given.items() if value is not None})
     except FileNotFoundError:

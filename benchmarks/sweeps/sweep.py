@@ -137,7 +137,7 @@ class Cell:
 def read_sweep(path: Path) -> Sweep:
     """The sweep in a TOML file; BadInput names the first key or value that will not do."""
     try:
-        return Sweep.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Sweep.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise BadInput(f"The sweep file {path} cannot be read ({error.strerror}).") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

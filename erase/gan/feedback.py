@@ -114,7 +114,7 @@ def raked(shown: Tensor, rates: Tensor, rounds: int = 20) -> Tensor:
 def clicks(path: Path) -> dict[str, Tensor]:
     """The marks in a JSON file {"yes": [seeds], "no": [seeds]}; BadInput for another file or fewer than 8 of a side."""
     try:
-        told: Any = json.loads(path.read_text(encoding="utf-8"))
+        told: Any = json.loads(path.read_text(encoding="utf-8-sig"))
         found = {side: torch.tensor(sorted(set(told[side])), dtype=torch.long) for side in ("yes", "no")}
     except FileNotFoundError:
         raise BadInput(f'There is no file of marks {path}; it holds {{"yes": [seeds], "no": [seeds]}}.') from None

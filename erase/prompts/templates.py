@@ -47,7 +47,7 @@ def _sentences(templates: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
 
 def _lines(file: str) -> list[str]:
     try:
-        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"the file of templates {file!r} cannot be read ({error}); it holds one sentence a line"

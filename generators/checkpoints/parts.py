@@ -93,7 +93,7 @@ def scheduler(kind: str, config: Mapping[str, Any], where: str) -> Scheduler:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; BadInput if it is missing or something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadInput(f"{path} is missing or cannot be read ({error.strerror}).") from error
     except ValueError as error:

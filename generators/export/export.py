@@ -28,6 +28,22 @@ from generators.stylegan2.adapter import SeededGan, StyleGan
 if TYPE_CHECKING:
     from generators.export.format import Model
 
+# How files end that people know; a folder of such a name would only mislead.
+FILES = (
+    ".safetensors",
+    ".ckpt",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".bin",
+    ".gguf",
+    ".onnx",
+    ".zip",
+    ".json",
+    ".txt",
+    ".md",
+    ".png",
+)
 OPTIONS = ("variant", "error", "rank", "size")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -94,7 +110,7 @@ def export(
     """
     started, out, edit = time.perf_counter(), Path(out).expanduser(), edit or Edit({}, {})
     name = match(name, FORMS, "export format")
-    asked = asked_of(name, **options)
+    asked = replace(asked_of(name, **options), title=out.stem if is_file(out) else out.name)
     strength = asked.strength
     if (why := _refusal(model, edit, name, asked, out)) is not None:
         raise BadInput(why)
@@ -143,6 +159,9 @@ def _refusal(model: Model, edit: Edit, name: str, asked: Asked, out: Path) -> st
         return f"{model.name} is a GAN, which goes out as {' or '.join(OF_GANS)}."
     if not isinstance(model, StyleGan) and name == "gan":
         return f"{model.name} is a diffusion model; gan is for generators."
+    if out.suffix in FILES and out.suffix not in form(name).files:
+        written = " or ".join([*(f"a name ending in {suffix}" for suffix in form(name).files), "a folder"])
+        return f"{out}: {name} is not written as {out.suffix}; give {written}."
     base = Path(model.name).expanduser()
     if base.exists() and out.exists() and base.samefile(out):
         return f"{out} is the base model itself, which the edit needs; choose another place."

@@ -39,6 +39,7 @@ class Asked:
     error: float | None = None
     rank: int | None = None
     size: float | None = None
+    title: str = "erased"  # what the export is called: its file's or folder's name
 
     @property
     def compressed(self) -> bool:

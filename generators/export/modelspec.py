@@ -49,8 +49,11 @@ def architecture(model: StableDiffusion) -> str:
     return "stable-diffusion-v1" if model.family == "sd1" else "stable-diffusion-xl-v1-base"
 
 
-def kohya(model: StableDiffusion, tensors: Mapping[str, Tensor], rank: int, comment: str) -> dict[str, str]:
-    """What sd-scripts writes into a LoRA and A1111 tells the family from."""
+def kohya(model: StableDiffusion, tensors: Mapping[str, Tensor], rank: int, comment: str, title: str) -> dict[str, str]:
+    """What sd-scripts writes into a LoRA and A1111 tells the family from; `title` is the alias that A1111 shows.
+
+    Of two LoRAs with one alias A1111 finds neither, and prompts that name it stop erasing without a word.
+    """
     base = {"sd1": "sd_v1", "sd2": "sd_v2_v" if predicts_v(model) else "sd_v2", "xl": "sdxl_base_v1-0"}[model.family]
     stored = save(dict(tensors))
     body = stored[8 + int.from_bytes(stored[:8], "little") :]
@@ -61,7 +64,7 @@ def kohya(model: StableDiffusion, tensors: Mapping[str, Tensor], rank: int, comm
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(rank),
         "ss_network_args": "{}",
-        "ss_output_name": "erased",
+        "ss_output_name": title,
         "ss_training_comment": comment,
         "sshs_model_hash": hashlib.sha256(body).hexdigest(),
         # The first programs with LoRAs told them apart by 64 KiB in the middle.

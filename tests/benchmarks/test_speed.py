@@ -152,7 +152,10 @@ def test_the_command_speaks_one_json_document(
     assert main(["speed", "esd", "--steps", "3", "--no-judge", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["esd"].keys() >= {"ours_forwards", "published_forwards", "wall_ratio", "memory_ratio", "note"}
-    assert main(["speed", "esd", "advunlearn", "doco", "unlearndiffatk", "--steps", "2", "--no-judge"]) == 0
+    assert (
+        main(["speed", "esd", "advunlearn", "doco", "unlearndiffatk", "--steps", "2", "--outer", "1", "--no-judge"])
+        == 0
+    )
     assert "per gradient step" in capsys.readouterr().out
 
 

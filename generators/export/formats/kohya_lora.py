@@ -53,7 +53,7 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
         tensors[f"{module}.alpha"] = torch.tensor(float(alpha), dtype=each.up.dtype)  # loaders call .item()
     comment = f"erased {', '.join(provenance.erased_names(edit.about))}; relative error {made.facts['error']:.2g}"
     header = modelspec.header(model, tensors, edit, adapter="lora")
-    header |= modelspec.kohya(model, tensors, alpha, comment)
+    header |= modelspec.kohya(model, tensors, alpha, comment, asked.title)
     header |= lora_header(edit, {module_name(parameter, model): parameter for parameter in held})
     save_file(tensors, folder / FILE, metadata={"format": "pt", **header})
     return made.facts

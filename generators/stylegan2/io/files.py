@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from erase.files import replace
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import Shape, StyleGenerator
 
@@ -23,10 +22,8 @@ N = TypeVar("N", bound=nn.Module)
 
 def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Writes tensors as they are and a JSON header, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, draft, {"about": json.dumps(about)})
-    os.replace(draft, path)
+    with replace(path, durable=False) as part:
+        save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, part, {"about": json.dumps(about)})
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -238,11 +238,37 @@ def test_one_file_and_its_card(models, tmp_path):
         drain(export(model, readers(model), target, "edit", shots=SHOTS))
     drain(export(model, readers(model), target, "edit", force=True, shots=SHOTS))
     assert "Format `edit`" in target.with_suffix(".md").read_text()
-    with pytest.raises(BadInput, match="not written as .safetensors; leave that out"):
+    with pytest.raises(BadInput, match="not written as .safetensors; give a folder"):
         drain(export(model, None, tmp_path / "out.safetensors", "pipeline", shots=SHOTS))
     (tmp_path / "taken.safetensors").mkdir()
     with pytest.raises(BadInput, match="is a folder"):
         drain(export(model, readers(model), tmp_path / "taken.safetensors", "edit", shots=SHOTS))
+
+
+def test_a_lora_is_called_as_its_file(models, tmp_path):
+    """A1111 lists LoRAs by ss_output_name and finds neither of two that share one."""
+    model = models["sd1"]
+    for target in ("first.safetensors", "second.safetensors", "third"):
+        drain(export(model, readers(model), tmp_path / target, "kohya-lora", shots=SHOTS))
+    files = ("first.safetensors", "second.safetensors", "third/lora.safetensors")
+    names = [safe_open(tmp_path / file, "pt").metadata()["ss_output_name"] for file in files]
+    assert names == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "way"),
+    [
+        ("edit", "model.ckpt", "a name ending in .safetensors or a folder"),
+        ("single-file", "model.txt", "a name ending in .safetensors or a folder"),
+        ("pipeline", "model.zip", "give a folder"),
+    ],
+)
+def test_a_name_of_another_kind_of_file_is_refused(models, tmp_path, name, target, way):
+    with pytest.raises(BadInput, match=rf"{name} is not written as \.\w+; .*{way}"):
+        drain(export(models["sd1"], readers(models["sd1"]), tmp_path / target, name, shots=SHOTS))
+    assert not (tmp_path / target).exists()
+    drain(export(models["sd1"], readers(models["sd1"]), tmp_path / "sd-1.5", name, shots=SHOTS))
+    assert (tmp_path / "sd-1.5").is_dir()
 
 
 @pytest.mark.parametrize("target", ("out", "out.safetensors"))
