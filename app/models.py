@@ -57,10 +57,12 @@ class Source:
         """BadInput when a model's weights are not those that the run began with or the edit was made for."""
         if self.run is not None:
             self.run.check_base(model)
-        elif self.applied is not None and self.applied.about.get("base", model.fingerprint) != model.fingerprint:
+            return
+        made_for = None if self.applied is None else self.applied.about.get("base")
+        if made_for is not None and made_for != model.fingerprint:
             raise BadInput(
                 f"This edit was made for other weights than {self.base} holds: their hash was "
-                f"{str(self.applied.about['base'])[:12]}, it is {model.fingerprint[:12]}. Put its own base model there."
+                f"{str(made_for)[:12]}, it is {model.fingerprint[:12]}. Put its own base model there."
             )
 
     def ledger(self) -> list[Edit]:

@@ -113,6 +113,11 @@ class Edit:
         """What the deltas weigh on disk."""
         return sum(delta.numel() * delta.element_size() for delta in self.deltas.values())
 
+    @property
+    def unfinite(self) -> str | None:
+        """The name of the first tensor that holds NaN or infinity; None when there is none."""
+        return next((name for name, delta in self.deltas.items() if not bool(torch.isfinite(delta).all())), None)
+
     def save(self, path: str | Path) -> Path:
         """Writes the edit as safetensors with `about` in its header; the file is there whole or not at all."""
         path = Path(path)
@@ -145,9 +150,17 @@ class Edit:
                 if told["format"] > COMPRESSED:
                     raise BadInput(f"{path} was written by a newer version (format {told['format']}); please update.")
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-                return Edit(expanded(tensors) if told["format"] == COMPRESSED else tensors, told["about"])
+                edit = Edit(expanded(tensors) if told["format"] == COMPRESSED else tensors, told["about"])
         except (SafetensorError, json.JSONDecodeError, TypeError, KeyError) as error:
             raise BadInput(f"{path} is damaged, cut short or no edit file ({error}); write it again.") from error
+        odd = next((name for name, delta in edit.deltas.items() if not delta.is_floating_point()), None)
+        if odd is not None:
+            raise BadInput(f"{path} is no edit: {odd} holds {edit.deltas[odd].dtype}, and weights are real numbers.")
+        if edit.unfinite is not None:
+            raise BadInput(
+                f"{path} holds NaN or infinity in {edit.unfinite}; such an edit draws nothing. Make it again."
+            )
+        return edit
 
 
 def _sum(*terms: tuple[Edit, float]) -> Edit:

@@ -15,6 +15,7 @@ from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import require
+from erase.prompts.templates import require_room
 from erase.provenance import check_request, job_mark, name_of, provenance
 from erase.work import Work, with_state
 
@@ -45,17 +46,30 @@ def run_method(method: Any, request: Request, state: Mapping[str, Tensor] | None
     if not hasattr(method, "solve") and not hasattr(method, "learn"):
         return (yield from _erased_by_itself(method, request, state))
     require(request.model, method.needs, name_of(method))
+    if hasattr(request.model, "frame"):
+        for concept in (*request.concepts, *request.keep):
+            require_room(request.model, concept, getattr(method, "templates", False))
     if hasattr(method, "solve"):
         solved = yield from method.solve(request)
-        return Edit(solved.deltas, {**provenance(method, request), **solved.about})
+        return _finite(Edit(solved.deltas, {**provenance(method, request), **solved.about}))
     about = provenance(method, request)
     mark = job_mark(about)
     if state is not None and not torch.equal(state.get("job", mark[:0]), mark):
         raise BadInput("The saved state belongs to another job: other knobs, concepts, seed, model or versions.")
     with borrowed(request.model.network, train=False):
         deltas = yield from with_state(method.learn(request, state or {}), {"job": mark})
-    edit = Edit(deltas, {**about, "cost": method.cost(request)})
+    edit = _finite(Edit(deltas, {**about, "cost": method.cost(request)}))
     return (yield from method.finish(request, edit)) if hasattr(method, "finish") else edit
+
+
+def _finite(edit: Edit) -> Edit:
+    """The same edit; BadInput when a weight in it is not a number."""
+    if (name := edit.unfinite) is not None:
+        raise BadInput(
+            f"The edit of {name} is not finite, so nothing is kept of it: the training has diverged. Lower the "
+            "learning rate, or let the model compute in fp32."
+        )
+    return edit
 
 
 def _erased_by_itself(method: Any, request: Request, state: Mapping[str, Tensor] | None) -> Work[Edit]:

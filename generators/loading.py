@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erase.errors import BadInput, nearest, plain
 
@@ -55,7 +55,7 @@ def load(
         from generators import dcgan
 
         tar = Path(given).expanduser() if given.endswith(".tar") else dcgan.packaged()
-        return dcgan.read(tar, tar.stem if given.endswith(".tar") else DCGAN, device=where, dtype=precision)
+        return _finite(dcgan.read(tar, tar.stem if given.endswith(".tar") else DCGAN, device=where, dtype=precision))
     gan = _gan(given)
     if gan is not None:
         from generators.stylegan2 import adapter
@@ -64,12 +64,25 @@ def load(
         if (read := checkpoint.read(gan)) is not None:
             if config is not None:
                 raise BadInput(f"{given!r} is a StyleGAN2 and carries its own shape; leave the config folder out.")
-            return adapter.StyleGan(read, str(read.about.get("name", given)), device=where, dtype=precision)
+            return _finite(adapter.StyleGan(read, str(read.about.get("name", given)), device=where, dtype=precision))
 
     from generators.stable_diffusion.adapter import StableDiffusion
 
     parts = _parts(given, precision, Path(config).expanduser() if config is not None else None)
-    return StableDiffusion(parts, device=where, attention_slicing=attention_slicing, offload=offload)
+    return _finite(StableDiffusion(parts, device=where, attention_slicing=attention_slicing, offload=offload))
+
+
+def _finite(model: Any) -> Any:
+    """The same model; BadInput when a weight is not a number, for everything it draws would be black."""
+    import torch
+
+    for name, weight in model.network.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise BadInput(
+                f"{model.name} holds NaN or infinity in {name}, so it draws nothing. Get the file again; if the model "
+                "was converted to fp16, convert it to fp32 or bf16 instead."
+            )
+    return model
 
 
 def _gan(given: str) -> Path | None:

@@ -69,7 +69,15 @@ class Run:
             raise BadInput(
                 f"{self.folder} is {self.status} and holds no edit yet. `studio resume {self.folder}` finishes it."
             )
-        return Edit.load(path)
+        edit = Edit.load(path)
+        made = [concept["name"] for concept in edit.about.get("concepts", ()) if isinstance(concept, Mapping)]
+        asked = [concept.name for concept in self.job.concepts]
+        if made and made[-len(asked) :] != asked:  # of a stacked run the sum is about all that was erased
+            raise BadInput(
+                f"{path} says that it erases {', '.join(made)}, but job.json of that run says {', '.join(asked)}. "
+                "One of the two files was changed by hand or belongs to another run; put the right one back."
+            )
+        return edit
 
     def parents(self) -> list[Edit]:
         """The edits this one is stacked on, oldest first."""

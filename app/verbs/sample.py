@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from app.cli.answer import Answer
 from app.cli.options import SOURCE, STRENGTH, Parser, number
@@ -51,6 +54,8 @@ def sample(args: argparse.Namespace) -> Answer:
     require_space(out.parent, 0, "the picture")
     strength = 1.0 if args.strength is None else args.strength
     model = loaded(what, args)
+    for sentence in cut(model, prompts):
+        print(sentence, file=sys.stderr)
     shots = [Shot(seed, prompt) for prompt in prompts for seed in seeds]
     with contextlib.nullcontext() if edit is None else edit.applied(model.network, strength):
         images = follow(model.sample(shots, steps=args.steps, guidance=args.guidance), "drawing")
@@ -59,6 +64,16 @@ def sample(args: argparse.Namespace) -> Answer:
     save_picture(images, out, columns=len(seeds), about=facts)
     document = {"version": 1, "status": "done", "picture": out, "prompts": prompts, "seeds": seeds, **applied}
     return Answer(document, f"{len(images)} images, one row per prompt and one column per seed: {out}")
+
+
+def cut(model: Any, prompts: Sequence[str]) -> Iterator[str]:
+    """A sentence for each prompt of which the model's text encoder does not read the end."""
+    if not hasattr(model, "frame"):  # a GAN reads none
+        return
+    room = model.frame([[]]).shape[1] - 2
+    for prompt in prompts:
+        if len(words := model.tokens(prompt)) > room:
+            yield f"The model reads {room} tokens; of this prompt it does not read: {model.spell(words[room:])!r}"
 
 
 def read_seeds(text: str) -> list[int]:

@@ -79,6 +79,22 @@ def spoken(concept: Concept, templates: bool | tuple[str, ...]) -> list[tuple[st
     return list(dict.fromkeys(pairs))
 
 
+def require_room(model: Denoiser, concept: Concept, templates: bool | tuple[str, ...]) -> None:
+    """BadInput where the text encoder would stop reading before the end of the concept, or of its anchor.
+
+    Such a text teaches nothing of the concept: with it and with its anchor the model reads the same.
+    """
+    room = model.frame([[]]).shape[1] - 2
+    for gap in ("{}", *chosen(templates, concept)):
+        for words in dict.fromkeys((*concept.phrases, concept.instead)):
+            needed = len(model.tokens(fill(gap.partition("{}")[0] + "{}", words)))
+            if needed > room:
+                raise BadInput(
+                    f"{words!r} does not fit into the {room} tokens this model reads, in {fill(gap, words)!r}: it ends "
+                    f"at token {needed}. Use fewer words."
+                )
+
+
 def encode_all(model: Denoiser, prompts: Sequence[str], batch: int = 64) -> Codes:
     """The codes of any number of prompts, without a graph."""
     with torch.no_grad():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from erase.errors import BadInput
+from erase.rng import stream
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import Shape, StyleGenerator, blur_kernel, gains
 
@@ -202,6 +203,9 @@ def build(shape: Shape, generator: Tensors, critic: Tensors | None) -> tuple[Sty
     """Both networks from tensors under NVlabs' names and scale, in float32 and eval mode."""
     made = StyleGenerator(shape)
     noises = [name for name in made.state_dict() if name.endswith("noise_const")]
+    for name in noises:  # a file without noise maps gets the same ones in every process
+        value = made.state_dict()[name]
+        value.copy_(torch.randn(value.shape, generator=stream(0, "noise map", name)))
     folded(made, generator, missing=["mapping.w_avg", *noises])
     if critic is None:
         return made.eval(), None

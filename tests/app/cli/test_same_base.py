@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from app.models import source
@@ -94,3 +95,52 @@ def test_an_edit_without_a_record_of_its_base_is_taken(run: Path) -> None:
     bare.record.pop("base")  # type: ignore[attr-defined]
     bare.check_base(Model())  # type: ignore[arg-type]
     assert torch.is_tensor(next(iter(what.edit().deltas.values())))  # type: ignore[union-attr]
+
+
+def test_an_edit_of_another_job_is_not_taken_for_the_runs_own(studio: Studio, folder: Path, run: Path) -> None:
+    assert studio("erase", folder, "--concept", "dog", "--method", "uce", "--out", run.with_name("other")).code == 0
+    (run / "edit.safetensors").write_bytes((run.with_name("other") / "edit.safetensors").read_bytes())
+    for words in (("judge", run), ("export", run, "--as", "edit", "--out", run.with_name("out"))):
+        outcome = studio(*words)
+        assert outcome.code == 2
+        assert "says that it erases dog, but job.json of that run says cat" in outcome.err
+
+
+def test_what_is_not_a_number_is_refused(studio: Studio, folder: Path, run: Path) -> None:
+    edit = run / "edit.safetensors"
+    with safe_open(edit, "pt") as file:
+        about = file.metadata()
+    whole = load_file(edit)
+    name = next(iter(whole))
+    for wrong, said in ((whole[name] * float("nan"), f"NaN or infinity in {name}"), (whole[name].int(), "torch.int32")):
+        save_file({**whole, name: wrong}, edit, about)
+        outcome = studio("judge", run)
+        assert (outcome.code, said in outcome.err) == (2, True), outcome.err
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * float("inf") for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    outcome = studio("sample", folder, *NEARBY[2:], "--out", run.with_name("x.png"))
+    assert (outcome.code, "holds NaN or infinity in unet." in outcome.err) == (2, True), outcome.err
+
+
+def test_a_prompt_that_is_cut_is_drawn_and_said(studio: Studio, folder: Path, tmp_path: Path) -> None:
+    whole = studio("sample", folder, *NEARBY[2:], "--out", tmp_path / "x.png")
+    words = ("--prompt", "cat " * 90 + "dog", *NEARBY[4:])
+    long = studio("sample", folder, *words, "--out", tmp_path / "y.png")
+    assert (whole.code, long.code) == (0, 0)
+    assert "does not read" not in whole.err
+    assert "does not read: '" in long.err and "dog'" in long.err
+
+
+@pytest.mark.parametrize("method", ["uce", "esd", "ablate", "doco", "salun", "advunlearn"])
+def test_a_caption_whose_concept_is_cut_off_is_refused(
+    method: str, studio: Studio, folder: Path, tmp_path: Path
+) -> None:
+    for number, (line, code) in enumerate((("cat " * 90 + "beside {}", 2), ("{} beside " + "cat " * 90, 0))):
+        captions = tmp_path / f"{number}.txt"
+        captions.write_text(line)
+        if method == "uce" or code == 2:  # what is only cut after its concept is taken; one method shows it
+            words = ("--concept", "dog", "--method", method, "--templates", f"@{captions}")
+            outcome = studio("erase", folder, *words, "--out", tmp_path / str(number))
+            assert outcome.code == code, outcome.err
+            assert ("does not fit into the" in outcome.err) == (code == 2)
+            assert (tmp_path / str(number)).exists() == (code == 0)

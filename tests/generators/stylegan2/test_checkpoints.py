@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import generators
 from erase.errors import BadInput
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.io import checkpoint, layouts
@@ -300,3 +301,14 @@ def test_relatives_of_stylegan2_are_refused(change: Callable[[dict[str, Tensor]]
     change(tensors)
     with pytest.raises(BadInput, match=sentence):
         layouts.build(layouts.infer(tensors), tensors, None)
+
+
+def test_a_file_without_noise_maps_is_the_same_model_every_time(tmp_path: Path) -> None:
+    path = checkpoint.write_rosinality(made(SHAPES[1]), tmp_path / "whole.pt")
+    held = torch.load(path, weights_only=True)
+    held["g_ema"] = {name: value for name, value in held["g_ema"].items() if not name.startswith("noises.")}
+    torch.save(held, tmp_path / "bare.pt")
+    whole, one, other = (generators.load(tmp_path / name, device="cpu") for name in ("whole.pt", "bare.pt", "bare.pt"))
+    assert one.fingerprint == other.fingerprint != whole.fingerprint
+    maps = [value for name, value in one.network.state_dict().items() if name.endswith("noise_const")]
+    assert len({float(value.flatten()[0]) for value in maps}) == len(maps)
