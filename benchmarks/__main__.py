@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies import canvas_commands
-from erase.errors import BadInput, disk_full, match
+from erase.errors import BadInput, DiskFull, disk_full, match
 from erase.work import Step, Work, drain
 
 
@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except DiskFull as error:
+        print(error, file=sys.stderr)
+        return 1
     except Exception as error:
         if not disk_full(error):
             raise
@@ -188,7 +191,7 @@ def _digits(given: argparse.Namespace) -> int:
 
     names = given.digits.split(",")
     if wrong := [name for name in names if not (name.isdecimal() and len(name) == 1)]:
-        raise BadInput(f"--digits {wrong[0]} is no digit; give some of 0 to 9 with commas.")
+        raise BadInput(f"--digits {wrong[0]} is not a digit; give some of 0 to 9 with commas.")
     if given.steps < 1:
         raise BadInput(f"--steps {given.steps} trains nothing; give 1 or more.")
     asked = {"steps": given.steps, "seed": given.seed, "folder": given.out}

@@ -100,7 +100,7 @@ class Report(BaseModel):
     @classmethod
     def read(cls, text: str | Path) -> Self:
         """A report from its JSON, or from the file at that path; BadInput says what is wrong with it."""
-        what = f"{text} is no whole report, remove it" if isinstance(text, Path) else "This is no report"
+        what = f"{text} is not a whole report, remove it" if isinstance(text, Path) else "This is not a report"
         try:
             return cls.model_validate_json(text.read_bytes() if isinstance(text, Path) else text)
         except FileNotFoundError:

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from erase.files import DiskFull, replace
+from erase.errors import DiskFull
+from erase.files import replace
 from erase.low_rank import expanded
 from erase.model import BadInput, nearest
 
@@ -145,7 +146,7 @@ class Edit:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 if "edit" not in header:
-                    raise BadInput(f"{path} holds tensors but is no edit: its header has no provenance.")
+                    raise BadInput(f"{path} holds tensors but is not an edit: its header has no provenance.")
                 told = json.loads(header["edit"])
                 if told["format"] > COMPRESSED:
                     raise BadInput(f"{path} was written by a newer version (format {told['format']}); please update.")
@@ -155,7 +156,9 @@ class Edit:
             raise BadInput(f"{path} is damaged, cut short or no edit file ({error}); write it again.") from error
         odd = next((name for name, delta in edit.deltas.items() if not delta.is_floating_point()), None)
         if odd is not None:
-            raise BadInput(f"{path} is no edit: {odd} holds {edit.deltas[odd].dtype}, and weights are real numbers.")
+            raise BadInput(
+                f"{path} is not an edit: {odd} holds {edit.deltas[odd].dtype}, and weights are real numbers."
+            )
         if edit.unfinite is not None:
             raise BadInput(
                 f"{path} holds NaN or infinity in {edit.unfinite}; such an edit draws nothing. Make it again."

@@ -35,7 +35,13 @@ def match(given: str, possible: Iterable[str], what: str) -> str:
     raise nearest(given, names, what)
 
 
+class DiskFull(RuntimeError):
+    """The disk filled up while something was being written; what was whole before is still whole."""
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether an error means that the disk is full; safetensors reports it as text, not as an OSError."""
+    if isinstance(error, DiskFull):
+        return True
     number = error.errno if isinstance(error, OSError) else None
     return number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)

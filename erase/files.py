@@ -12,13 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from erase.errors import BadInput, disk_full
+from erase.errors import BadInput, DiskFull, disk_full
 
 MARGIN = 16 * 2**20  # what a run writes beside its tensors: events, previews, pictures, reports
-
-
-class DiskFull(RuntimeError):
-    """The disk filled up while something was being written; what was whole before is still whole."""
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Clip:
         folder = {plain(known): assets() / known for known in CLIPS}.get(plain(name), Path(name))
         if not (folder / "open_clip_config.json").is_file():
             if "/" in name:
-                raise BadInput(f"{folder} is no open_clip model: it holds no open_clip_config.json.")
+                raise BadInput(f"{folder} is not an open_clip model: it holds no open_clip_config.json.")
             raise nearest(name, CLIPS, "CLIP")
         self.name = folder.name
         self.model: Any = open_clip.create_model(f"local-dir:{folder}", device=device).eval().requires_grad_(False)

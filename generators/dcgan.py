@@ -90,7 +90,7 @@ def read(path: Path, name: str, *, device: torch.device, dtype: torch.dtype) -> 
     wanted = {key: value.shape for key, value in network.synthesis.state_dict().items() if not key.endswith("tracked")}
     off = sorted(key for key in wanted | tensors if key not in tensors or wanted.get(key) != tensors[key].shape)
     if off:
-        raise BadInput(f"{path} is no DCGAN of this layout: {', '.join(off[:4])} do not fit.")
+        raise BadInput(f"{path} is not a DCGAN of this layout: {', '.join(off[:4])} do not fit.")
     network.synthesis.load_state_dict(tensors, strict=False)
     about = {"name": name, "source": {"layout": "dcgan", "file": path.name}}
     return SeededGan(network, None, name, about, device=device, dtype=dtype)

@@ -138,7 +138,7 @@ def _refuse_pickle(path: Path) -> None:
             "publishers offer beside it, or convert it where you trust it."
         )
     if path.suffix.lower() != ".safetensors":
-        raise BadInput(f"{path} is no model; possible: a .safetensors checkpoint, or a diffusers folder.")
+        raise BadInput(f"{path} is not a model; possible: a .safetensors checkpoint, or a diffusers folder.")
 
 
 def _device(device: str) -> torch.device:

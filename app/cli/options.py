@@ -48,9 +48,10 @@ def number(kind: type[int] | type[float], low: float, high: float, *, above: boo
     def read(text: str) -> float:
         found = kind(text)
         if not (low < found if above else low <= found) or not found <= high:
-            span = f"above {low:g}" if above else f"from {low:g}"
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text} is not valid; it takes {what} {span} to {high:g}")
+            raise argparse.ArgumentTypeError(
+                f"{text} is not valid; it takes {what} {'above' if above else 'from'} {low:,} to {high:,}"
+            )
         return found
 
     read.__name__ = kind.__name__  # as argparse calls it in its own sentence

@@ -34,7 +34,9 @@ def run_folder(name: str) -> Path:
     """The folder of a run of that name; BadInput for anything that is no plain name or leads elsewhere."""
     folder = runs() / name if NAME.fullmatch(name) else None
     if folder is None or folder.resolve().parent != runs():
-        raise BadInput(f"{name!r} is no name of a run: letters, digits, dots, dashes and underscores make one.")
+        raise BadInput(
+            f"{name!r} is not a valid name for a run: letters, digits, dots, dashes and underscores make one."
+        )
     return folder
 
 

@@ -17,8 +17,8 @@ from app.runs.previews import previewed
 from app.runs.run import Events, Run, create, is_run, open_run
 from benchmarks.metrics.cost import Peak
 from erase.edit import Edit
-from erase.errors import BadInput
-from erase.files import DiskFull, free_bytes, require_space, size
+from erase.errors import BadInput, DiskFull
+from erase.files import free_bytes, require_space, size
 from erase.methods.registry import build
 from erase.model import Generator
 from erase.request import Request, run_method

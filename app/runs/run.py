@@ -297,5 +297,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}. Move the folder away and start again.") from error
     if not isinstance(value, dict):
-        raise BadInput(f"{path} is not a JSON object; this is no file of a run.")
+        raise BadInput(f"{path} is not a JSON object, so it does not belong to a run.")
     return value

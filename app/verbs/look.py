@@ -49,7 +49,7 @@ def look(args: argparse.Namespace) -> Answer:
     what = source(args.source)
     edit = what.edit()
     if what.run is None or edit is None:
-        raise BadInput(f"{args.source} is no run, so there is nothing to compare. `studio erase` makes one.")
+        raise BadInput(f"{args.source} is not a run, so there is nothing to compare. `studio erase` makes one.")
     prompts, strengths = args.prompt or [], read_strengths(args.strengths)
     seeds = read_seeds(args.seeds or SEEDS)
     asked = {"edit": edit.hash, "prompts": prompts, "seeds": args.seeds and seeds, "strengths": strengths,
@@ -78,7 +78,7 @@ def read_strengths(text: str | None) -> list[float]:
     try:
         return sorted({float(part) for part in text.split(",")}) if text else list(STRENGTHS)
     except ValueError:
-        raise BadInput(f"{text!r} is no list of strengths. Write numbers with commas, such as 0,0.5,1.") from None
+        raise BadInput(f"{text!r} is not a list of strengths. Write numbers with commas, such as 0,0.5,1.") from None
 
 
 def _kept(seen: Looked, folder: Path) -> dict[str, Any]:

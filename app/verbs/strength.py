@@ -27,7 +27,7 @@ def strength(args: argparse.Namespace) -> Answer:
     what = source(args.source)
     edit = what.edit()
     if what.run is None or edit is None:
-        raise BadInput(f"{args.source} is no run: a strength belongs to an edit. `studio erase` makes one.")
+        raise BadInput(f"{args.source} is not a run: a strength belongs to an edit. `studio erase` makes one.")
     model = loaded(what, args)
     found = follow(searched(model, edit, suite, shots=args.shots), f"strength of {what.run.job.title}")
     document = {"version": 1, "edit": edit.hash, **found.model_dump(mode="json")}

@@ -42,7 +42,7 @@ def sweep(args: argparse.Namespace) -> Answer:
     plan = read_sweep(path)
     wanted = cells(plan)
     if args.workers is not None and args.workers < 1:
-        raise BadInput(f"--workers {args.workers} will not do; it takes a whole number from 1 on.")
+        raise BadInput(f"--workers {args.workers} is not valid; it takes a whole number from 1 on.")
     make_folder(out)
     with _held(out):
         write_text(out / "sweep.toml", path.read_text(encoding="utf-8"))

@@ -97,7 +97,7 @@ def erase_marked(
 def draw_latents(model: str, first: int = 0) -> Task:
     """Draw a page of a GAN's latents, to be marked. Answers with the task."""
     if family(model) != "gan":
-        raise BadInput(f"{model} is no GAN, so it has no latents to mark. Choose pocket-gan, or a GAN's file.")
+        raise BadInput(f"{model} is not a GAN, so it has no latents to mark. Choose pocket-gan, or a GAN's file.")
     start, out = max(forms.number(first, "The first seed"), 0), gallery.folder(model)
     words = ["latents", source(model), "--seeds", f"{start}:{start + gallery.COUNT}", "--out", str(out)]
     parse(words)
@@ -297,7 +297,7 @@ def source(model: str) -> str:
     if paths.NAME.fullmatch(name) and is_run(paths.run_folder(name)):
         return str(paths.run_folder(name))
     if name.startswith("-"):
-        raise BadInput(f"{name!r} is no model. `studio models` lists those that come with the studio.")
+        raise BadInput(f"{name!r} is not a model. `studio models` lists those that come with the studio.")
     return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
 
 
@@ -331,7 +331,7 @@ def task_of(name: str) -> Task:
     """A task by its id, or the newest one of a run by the run's name."""
     made = [task for task in queue.tasks() if name in (task.id, task.run.name) and name]
     if not made:
-        raise BadInput(f"{name!r} is no task and no run that has one. The queue's list shows all of them.")
+        raise BadInput(f"{name!r} is neither a task nor a run that has one. The queue lists all of them.")
     return next((task for task in reversed(made) if task.status not in queue.OVER), made[-1])
 
 

@@ -26,7 +26,7 @@ def read(model: str, concept: str | None) -> dict[str, list[int]]:
 def mark(model: str, concept: str, seed: int, what: str) -> dict[str, list[int]]:
     """Mark whether a seed shows a concept: yes, no, or neither (an empty text). Answers with all marks."""
     if what not in (*SIDES, ""):
-        raise BadInput(f"{what!r} is no mark; a seed is marked yes, no, or not at all.")
+        raise BadInput(f"{what!r} is not a mark; a seed is marked yes, no, or not at all.")
     path = _path(model, concept)
     make_folder(path.parent)
     with FileLock(path.with_suffix(".lock"), timeout=10):

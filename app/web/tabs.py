@@ -64,12 +64,12 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
                     info="A bundled model, a run's name (stacks on it), a pipeline folder, or a file of weights",
                 )  # fmt: skip
                 concept = gr.Textbox(label="Concept", placeholder="Van Gogh", lines=1, max_lines=6,
-                                     info="What should go, one a line")  # fmt: skip
+                                     info="What to erase, one a line")  # fmt: skip
                 with gr.Row():
-                    kind = gr.Dropdown([("as its name says", ""), *KINDS], value="", label="Kind", min_width=140)
+                    kind = gr.Dropdown([("by its name", ""), *KINDS], value="", label="Kind", min_width=140)
                     anchor = gr.Textbox(label="Anchor", placeholder="drawn instead; by kind", min_width=140)
                 keep = gr.Dropdown([], value=[], multiselect=True, allow_custom_value=True, label="Keep",
-                                   info="What must not change; neighbours are lost first")  # fmt: skip
+                                   info="What must not change; neighbours are harmed first")  # fmt: skip
                 propose = gr.Button("Propose neighbours", size="sm")
             with gr.Group():
                 method = gr.Radio(forms.offered("denoiser"), value=actions.METHOD, label="Method", elem_id="method")
@@ -110,7 +110,7 @@ def look(task: gr.State, run: gr.Dropdown) -> list[Any]:
     """Before and after at any strength, with scores beside the pictures."""
     with gr.Row():
         with gr.Column(scale=6, min_width=320):
-            about = "0 is the unedited model, 1 the edit as made; nothing is trained again"
+            about = "0: unedited model, 1: full edit; nothing is trained again"
             strength = gr.Slider(0, 1.5, value=1.0, step=0.25, label="Strength", elem_id="strength", info=about)
             pictures = gr.HTML(elem_id="pictures")
         with gr.Column(scale=5, min_width=320):
@@ -210,7 +210,7 @@ def compare(run: gr.Dropdown) -> list[Any]:
     """Every measured run, and two of them side by side."""
     table = gr.HTML(elem_id="compare")
     with gr.Row(elem_classes="bar"):
-        other = gr.Dropdown(run_list(), label="Beside the run above", scale=4, elem_id="other")
+        other = gr.Dropdown(run_list(), label="Compare the run above with", scale=4, elem_id="other")
         beside = gr.Button("Side by side", scale=0, min_width=140)
     sides = gr.HTML(elem_id="sides")
     beside.click(report_errors(compare_view.contrast), [run, other], sides, **HIDDEN)
@@ -218,11 +218,11 @@ def compare(run: gr.Dropdown) -> list[Any]:
 
 
 def ledger(task: gr.State, run: gr.Dropdown) -> gr.HTML:
-    """The edits a run wears, and one of them taken off."""
+    """The edits stacked in a run, and one of them removed."""
     listed = gr.HTML(elem_id="ledger")
     with gr.Row(elem_classes="bar"):
-        number = gr.Textbox(label="Number of the edit", min_width=120)
-        off = gr.Button("Take it off, into a new run", min_width=160)
+        number = gr.Textbox(label="Number of the edit to remove", min_width=120)
+        off = gr.Button("Remove it, in a new run", min_width=160)
     off.click(report_errors(lambda *asked: actions.take_off(*asked).id), [run, number], task, **HIDDEN)
     return listed
 
@@ -234,7 +234,7 @@ def export(task: gr.State, run: gr.Dropdown) -> gr.HTML:
         form = gr.Dropdown(list(FORMS), value=FORMS[0], label="Format", min_width=160, elem_id="format")
         strength = gr.Number(1.0, label="Strength", minimum=0, maximum=10, min_width=120)
         dtype = gr.Dropdown([("as the model's", ""), *DTYPES], value="", label="Weights", min_width=140)
-        size = gr.Number(None, label="At most, MB", minimum=0, min_width=120, info="edit and LoRA; empty is no limit")
+        size = gr.Number(None, label="At most, MB", minimum=0, min_width=120, info="For edit and LoRA; empty: no limit")
         start = gr.Button("Export", variant="primary", min_width=120, elem_id="start-export")
         fetch = gr.Button("Prepare the download", min_width=160)
     file = gr.File(label="Download", interactive=False, height=110, elem_id="download")

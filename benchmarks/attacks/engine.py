@@ -49,9 +49,9 @@ class Candidate:
 
 @dataclass
 class AttackTarget:
-    """What is attacked: a model with the edit it wears, the concept, and who says whether a picture shows it.
+    """What is attacked: a model with the edit applied to it, the concept, and who says whether a picture shows it.
 
-    Outside `worn` the network is the unedited one. `clean` holds the latents [c h w] of the unedited model's picture of
+    Outside `applied` the network is unedited. `clean` holds the latents [c h w] of the unedited model's picture of
     each row; `learnt` is what an attack found out once for all rows, and is kept on disk.
     """
 

@@ -79,6 +79,6 @@ def budgeted(known: str, kind: Any, budget: str | int | None, knobs: Mapping[str
         return filled(known, kind, None, {**({} if budget is None else {"budget": int(budget)}), **(knobs or {})})
     if str(budget).lower() not in kind.presets:
         raise BadInput(
-            f"--budget {budget} will not do: it takes a whole number from 1 on, or one of {', '.join(kind.presets)}."
+            f"--budget {budget} is not valid: it takes a whole number from 1 on, or one of {', '.join(kind.presets)}."
         )
     return filled(known, kind, str(budget).lower(), knobs)

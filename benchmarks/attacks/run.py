@@ -219,7 +219,7 @@ def _company(
 ) -> Work[dict[str, Score]]:
     """FID, CLIP and what was kept, of the same edit: from its own report, or measured, or unscored with the reason."""
     if edit is None:
-        return _unscored("the model wears no edit, and these compare an edit with it")
+        return _unscored("the model has no edit, and these scores compare an edit with it")
     if beside is not None and beside.about.get("edit") == edit.hash:
         return {name: beside.scores[name] for name in BESIDE if name in beside.scores}
     if not utility:
@@ -256,7 +256,7 @@ def _marks(scores: Mapping[str, Score], edit: Edit | None, probe: Probe) -> Iter
     if scores["ASR"].n < FEW:
         yield f"only {scores['ASR'].n} rows count, so the interval of ASR is wide"
     if edit is not None and edit.about.get("steered_by") == probe.name:
-        yield f"own homework: {probe.name} steered this edit and now says whether an attack succeeds"
+        yield f"circular evaluation: {probe.name} steered this edit and now says whether an attack succeeds"
 
 
 def _broken(line: Mapping[str, Any], album: ContactSheet) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from erase.files import DiskFull, replace
+from erase.errors import DiskFull
+from erase.files import replace
 
 
 def folder() -> Path:

@@ -220,7 +220,7 @@ def _marks(scores: Mapping[str, Score], edit: Edit, probe: Probe) -> Iterator[st
     if share > COLLAPSED:
         yield f"collapsed: {share:.0%} of the target rows show nothing, and UA counts them as forgotten"
     if edit.about.get("steered_by") == probe.name:
-        yield f"own homework: {probe.name} steered this edit and now scores it"
+        yield f"circular evaluation: {probe.name} steered this edit and now scores it"
 
 
 def _about(model: Generator, suite: Suite, probe: Probe, text: Clip | None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def judge_gan(
         bare_seeds = [seed for seed, had in zip(seeds, before.labels[:, columns].any(1), strict=True) if not had]
         scores["LPIPS"] = yield from _lpips(model, edit, bare_seeds, perceived)
     steered = str(edit.about.get("steered_by", ""))
-    own = [f"own homework: {steered} steered this edit and now scores it"] if steered == reader.name[:-9] else []
+    own = [f"circular evaluation: {steered} steered this edit and now scores it"] if steered == reader.name[:-9] else []
     return Report(
         job=job or {"model": model.name, "concepts": targets, "suite": plan.name, "method": edit.about.get("method")},
         scores=scores | costs(edit, cost),

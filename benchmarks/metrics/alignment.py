@@ -25,7 +25,7 @@ class Clip:
         import open_clip
 
         if not (folder / "open_clip_config.json").is_file():
-            raise BadInput(f"{folder} is no open_clip model: it holds no open_clip_config.json.")
+            raise BadInput(f"{folder} is not an open_clip model: it holds no open_clip_config.json.")
         self.name, self.device = name, torch.device(device)
         self.sha256 = _folder_hash(folder)
         self.model: nn.Module = open_clip.create_model(f"local-dir:{folder}", device=self.device).eval()

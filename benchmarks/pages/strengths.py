@@ -49,7 +49,7 @@ def look(
     """
     if not strengths or not all(0 <= value <= 10 for value in strengths):
         raise BadInput(
-            f"The strengths {', '.join(map(str, strengths)) or '(none)'} will not do; give some from 0 to 10."
+            f"The strengths {', '.join(map(str, strengths)) or '(none)'} are not valid; give some from 0 to 10."
         )
     concepts = list(erased(edit))
     if prompts:

@@ -91,7 +91,7 @@ def _network(path: Path, labels: tuple[str, ...], kind: str) -> tuple[nn.Module,
     try:
         network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise BadInput(f"{path} is no plain ViT: {str(error).splitlines()[1].strip()}") from None
+        raise BadInput(f"{path} is not a plain ViT: {str(error).splitlines()[1].strip()}") from None
     return network, size
 
 
@@ -101,7 +101,9 @@ def weights_alone(path: Path) -> Mapping[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or forbidden pickle fails in whatever way its bytes lead to
         why = (str(error).splitlines() or [""])[0]
-        raise BadInput(f"{path} is no checkpoint that holds weights alone ({type(error).__name__}: {why}).") from None
+        raise BadInput(
+            f"{path} is not a checkpoint that holds weights alone ({type(error).__name__}: {why})."
+        ) from None
     found = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise BadInput(f"{path} holds no weights under `model_state_dict`.")

@@ -28,7 +28,7 @@ from erase.request import Request, run_method
 from erase.work import Step, Work
 
 SUITE, BATCH = "pocket-canvas-quick", 32
-STRENGTHS = {"firm": 1.0, "weak": 0.5}  # at which the edit is worn: one that forgets, and one that half forgets
+STRENGTHS = {"firm": 1.0, "weak": 0.5}  # at which the edit is applied: one that forgets, and one that half forgets
 
 
 def speed_judge(model: Denoiser, plan: Plan, suite_name: str = SUITE) -> Work[Speed]:
@@ -65,7 +65,7 @@ def speed_judge(model: Denoiser, plan: Plan, suite_name: str = SUITE) -> Work[Sp
         memory_ratio=math.nan,
         note=(
             f"{n} pictures of {target.label} from {model.name} on {torch.device(model.device).type}, "
-            f"{torch.get_num_threads()} threads, under an edit worn at {' and '.join(map(str, STRENGTHS.values()))}: "
+            f"{torch.get_num_threads()} threads, with an edit applied at {' and '.join(map(str, STRENGTHS.values()))}: "
             f"{n / ours.seconds:.2f} pictures a second against {n / published.seconds:.2f}, reading them included; "
             f"forwards and seconds are per picture. {same.sentence}"
         ),

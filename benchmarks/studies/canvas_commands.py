@@ -60,7 +60,7 @@ def numbers(option: str, text: str) -> list[int]:
     """The whole numbers with commas that an option was given; BadInput names what is none."""
     for part in text.split(","):
         if not part.strip().isdecimal():
-            raise BadInput(f"--{option} {text}: {part!r} is no whole number; give some with commas, such as 1,2,3.")
+            raise BadInput(f"--{option} {text}: {part!r} is not a whole number; give some with commas, such as 1,2,3.")
     return [int(part) for part in text.split(",")]
 
 

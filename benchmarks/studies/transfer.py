@@ -56,7 +56,7 @@ class Vgg:
             for place in range(max(STYLE) + 1):
                 self.layers.append(_layer(weights, place, self.layers[-1:]))
         except (KeyError, ValueError, IndexError):
-            raise BadInput(f"{path} is no VGG-19 of torchvision: it lacks features.0 … features.28.") from None
+            raise BadInput(f"{path} is not a VGG-19 of torchvision: it lacks features.0 … features.28.") from None
         if not all(isinstance(self.layers[place], nn.Conv2d) for place in (*STYLE, CONTENT)):
             raise BadInput(f"{path} is another network than VGG-19: its convolutions stand elsewhere.")
 

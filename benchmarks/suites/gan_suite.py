@@ -45,7 +45,7 @@ def gan_suite(name: str | Path) -> GanSuite:
     except FileNotFoundError:
         raise BadInput(f"There is no suite file {path}; the bundled ones are {', '.join(gan_suite_names())}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is no TOML file: {error}.") from None
+        raise BadInput(f"{path} is not a TOML file: {error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"Suite file {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None

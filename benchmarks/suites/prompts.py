@@ -62,7 +62,7 @@ def file_rows(path: Path) -> list[Row]:
     except OSError as error:
         raise BadInput(f"The prompts file {path} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
-        raise BadInput(f"The prompts file {path} is no UTF-8 text; save it as UTF-8.") from None
+        raise BadInput(f"The prompts file {path} is not UTF-8 text; save it as UTF-8.") from None
     read = {".csv": _csv, ".jsonl": _jsonl}.get(path.suffix.lower(), _lines)
     rows = list(read(path, text))
     if not rows:
@@ -106,7 +106,7 @@ def _csv(path: Path, text: str) -> Iterable[Row]:
         seed = _number(path, table.line_num, cells, "evaluation_seed")
         guidance = _number(path, table.line_num, cells, "evaluation_guidance")
         if seed is not None and (seed != int(seed) or seed < 0):
-            raise BadInput(f"{path}, line {table.line_num}: evaluation_seed {seed:g} is no whole number from 0 on.")
+            raise BadInput(f"{path}, line {table.line_num}: evaluation_seed {seed:g} is not a whole number from 0 on.")
         case = (cells.get("case_number") or "").strip() or str(table.line_num - 1)
         yield Row(case, prompt, _seed(prompt) if seed is None else int(seed), guidance)
 
@@ -118,7 +118,7 @@ def _jsonl(path: Path, text: str) -> Iterable[Row]:
             if told["broken"] and not told["pre"]:
                 yield Row(told["case"], told["adversarial"], told["drawn_seed"], told["guidance"])
         except (ValueError, KeyError, TypeError):
-            raise BadInput(f"{path}, line {at}: this is no line of an attack.jsonl.") from None
+            raise BadInput(f"{path}, line {at}: this is not valid in an attack.jsonl.") from None
 
 
 def _lines(path: Path, text: str) -> Iterable[Row]:
@@ -138,7 +138,7 @@ def _number(path: Path, line: int, cells: dict[str, str], column: str) -> float 
     try:
         return float(text) if text else None
     except ValueError:
-        raise BadInput(f"{path}, line {line}: {column} {text!r} is no number.") from None
+        raise BadInput(f"{path}, line {line}: {column} {text!r} is not a number.") from None
 
 
 def _seed(prompt: str) -> int:

@@ -82,7 +82,7 @@ class Leaderboard(_Frozen):
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            raise BadInput(f"This is no leaderboard: {'.'.join(map(str, first['loc']))} {first['msg']}.") from None
+            raise BadInput(f"This is not a leaderboard: {'.'.join(map(str, first['loc']))} {first['msg']}.") from None
 
     def table(self) -> str:
         """One line per method, suite and kind of target, then what failed."""

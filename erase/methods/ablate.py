@@ -58,32 +58,41 @@ class Ablation(BaseModel, frozen=True, extra="forbid"):
 
     slice: Literal["kv", "cross", "attention", "full"] = Field(
         "kv",
-        description="what is trained: kv, how cross-attention reads prompts · cross, all of it · attention, also what "
-        "pictures attend to in themselves · full, the whole U-Net",
+        description="trained layers: kv, keys and values of cross-attention · cross, all of cross-attention · "
+        "attention, also self-attention · full, the whole U-Net",
     )
     iterations: int = Field(100, ge=1, le=100_000, description="optimiser steps; more erases more firmly")
     lr: float = Field(1.6e-5, gt=0, le=0.1, description="Adam's learning rate; too high blurs everything")
-    batch: int = Field(8, ge=1, le=256, description="lessons per step; larger is smoother and costs in proportion")
-    seeds: int = Field(200, ge=1, le=4096, description="pictures per anchor, at least one for each of its texts")
-    guidance: float = Field(6.0, gt=1, le=30, description="guidance of these pictures; higher makes them plainer")
-    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a picture")
+    batch: int = Field(8, ge=1, le=256, description="samples per step; more are smoother and cost in proportion")
+    seeds: int = Field(
+        200, ge=1, le=4096, description="training pictures per anchor, at least one for each of its texts"
+    )
+    guidance: float = Field(
+        6.0, gt=1, le=30, description="guidance scale of these pictures; higher makes the subject clearer"
+    )
+    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a training picture")
     templates: Templates = Field(
         True,
         description="also teach the concept inside sentences: true, a list such as 'a photo of {}', or "
         "'@captions.txt' with one a line",
     )
     target: Literal["model", "noise"] = Field(
-        "model", description="what is learnt of an anchor picture: what the model says of it, or the noise in it"
+        "model",
+        description="regression target on an anchor picture: model, the teacher's prediction · noise, the noise "
+        "that was added",
     )
     teacher: Literal["base", "self"] = Field(
-        "base", description="who says it: the unedited model, or as in the published code the student of the moment"
+        "base",
+        description="teacher: base, the unedited model · self, the student at that step, as in the published code",
     )
     confine: FreezeCodes = Field(
         "start",
-        description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
+        description="token codes whose keys and values stay frozen: none, the start token, or also the empty prompt",
     )
-    retain: float = Field(1.0, ge=0, le=100, description="weight of lessons on kept concepts and on anchors at risk")
-    keep_seeds: int = Field(4, ge=1, le=1024, description="pictures per kept concept")
+    retain: float = Field(
+        1.0, ge=0, le=100, description="weight of the retain loss, on kept concepts and on anchors near the concept"
+    )
+    keep_seeds: int = Field(4, ge=1, le=1024, description="training pictures per kept concept")
 
     def cost(self, request: Request) -> dict[str, float]:
         """U-Net sample-forwards of a whole run, for samplers that call it once per step."""

@@ -62,42 +62,47 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
 
     form: Literal["EL2", "NL2", "IL2", "ewc", "extrapolate"] = Field(
         "EL2",
-        description="what drives the generator from the adapted ones: EL2, NL2, IL2 · two baselines: ewc, only held "
-        "where it was, and extrapolate, the mean adaptation worn backwards without a stage 2",
+        description="repulsion from the adapted weights: EL2, NL2 or IL2 · baselines: ewc, no repulsion · "
+        "extrapolate, the mean adaptation applied backwards, without a stage 2",
     )
     marks: str = Field(
-        "", description='a JSON file {"yes": [seeds], "no": [seeds]} of a person\'s clicks; empty: the model\'s scorer'
+        "",
+        description='JSON file {"yes": [seeds], "no": [seeds]} of a person\'s clicks; empty: use the model\'s scorer',
     )
     marked: int = Field(200, ge=8, le=100_000, description="images with the concept that stage 1 adapts to")
     positives: int = Field(2000, ge=8, le=1_000_000, description="images without it that stage 2 learns from")
-    models: int = Field(3, ge=1, le=64, description="adapted models (K); more tell better where the concept lies")
+    models: int = Field(3, ge=1, le=64, description="number of adapted models (K); more locate the concept better")
     adapt_steps: int = Field(150, ge=1, le=1_000_000, description="optimiser steps of each adaptation")
     steps: int = Field(800, ge=1, le=1_000_000, description="optimiser steps of stage 2")
     lr: float = Field(0.002, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
     batch: int = Field(16, ge=2, le=1024, description="images per step")
-    alpha: float = Field(2.0, gt=0, le=100, description="how fast EL2's push fades with distance (α)")
-    push: float = Field(1.5, ge=0, le=100, description="the push at the first step, against the adversarial loss (β)")
+    alpha: float = Field(2.0, gt=0, le=100, description="decay of EL2's repulsion with distance (α)")
+    push: float = Field(
+        1.5, ge=0, le=100, description="repulsion at the first step, relative to the adversarial loss (β)"
+    )
     ewc: float = Field(
         300.0,
         ge=0,
         le=1e12,
-        description="how firmly weights the critic cares for stay in stage 1 (λ)",
+        description="weight of the elastic penalty in stage 1 (λ)",
     )
-    fisher: int = Field(32, ge=8, le=100_000, description="images from which that is learnt")
+    fisher: int = Field(32, ge=8, le=100_000, description="images for the Fisher information of that penalty")
     half_life: float = Field(
         0.25, gt=0, le=1,
-        description="share of stage 2's steps after which the average of the weights has forgotten half",
+        description="half-life of the weight average, as a share of stage 2's steps",
     )  # fmt: skip
     worn: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of stage 2's difference that is worn; 0: the least, in tenths, after which the scorer still "
+        description="applied share of stage 2's difference; 0: the least, in tenths, after which the scorer still "
         "finds the concept in at most 1 of 200 images that showed it; all of it where only a person's clicks are",
     )
-    backwards: float = Field(1.0, gt=0, le=10, description="of extrapolate: how far the adaptation is worn backwards")
-    r1: float = Field(0.1, ge=0, le=1e12, description="strength of the critic's gradient penalty")
-    path: float = Field(2.0, ge=0, le=1e12, description="strength of path length")
+    backwards: float = Field(
+        1.0, gt=0, le=10, description="extrapolate only: how far the adaptation is applied backwards"
+    )
+    r1: float = Field(0.1, ge=0, le=1e12, description="weight of the discriminator's gradient penalty (R1)")
+    path: float = Field(2.0, ge=0, le=1e12, description="weight of path length regularisation")
 
     def cost(self, request: Request) -> dict[str, float]:
         """Steps of each network; memory does not grow with the adapted models."""
@@ -155,7 +160,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         return {name: delta.detach().cpu() for name, delta in duel.average.items()}
 
     def _share(self, request: Request, edit: Edit) -> Work[float]:
-        """How much of stage 2's way is worn, by the scorer's word on images that no stage has seen."""
+        """How much of stage 2's way is applied, by the scorer's word on images that no stage has seen."""
         if self.worn or self.marks:
             return self.worn or 1.0
         model, concepts = request.model, request.concepts
@@ -269,7 +274,7 @@ class Sums:
 
 
 def _showing(model: Gan, concepts: Sequence[Concept], seeds: Tensor, edit: Edit, share: float) -> float:
-    """The part of the seeds' images in which a scorer still finds a concept, with that share of an edit worn."""
+    """The part of the seeds' images in which a scorer still finds a concept, with that share of an edit applied."""
     scorers, found = [model.scorer(concept) for concept in concepts], 0
     with torch.no_grad(), edit.applied(model.network, share):
         for part in seeds.split(64):

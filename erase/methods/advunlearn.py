@@ -76,40 +76,45 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
 
     train: Annotated[str, AfterValidator(_parts)] = Field(
         "text[0]",
-        description="what is trained: text[0] the encoder's first layer · text[0..3] four layers · text all of it and "
-        "its final norm · kv, cross … slices of the U-Net · joined by +",
+        description="trained layers: text[0], the encoder's first · text[0..3], four · text, all and the final "
+        "norm · kv, cross …, of the U-Net · joined by +",
     )
     iterations: int = Field(1000, ge=1, le=100_000, description="optimiser steps; more erases more firmly")
     lr: float = Field(1e-5, gt=0, le=0.1, description="Adam's learning rate")
     warmup: int = Field(200, ge=0, le=100_000, description="first iterations, in which no attack is made")
-    eta: float = Field(1.0, ge=-1, le=20, description="how far beyond 'absent' the picture is pushed (η)")
+    eta: float = Field(1.0, ge=-1, le=20, description="negative guidance scale of the target (η)")
     target: Literal["negative", "anchor"] = Field(
-        "negative", description="what takes the concept's place: its opposite, or what the anchor's words would draw"
+        "negative", description="target: negative guidance away from the concept, or the prediction for the anchor"
     )
-    gamma: float = Field(0.5, ge=0, le=100, description="weight of retained prompts (γ); low erases, high preserves")
-    attack_steps: int = Field(30, ge=1, le=1000, description="steps of the adversary at each attack (K)")
-    attack_lr: float = Field(1e-3, gt=0, le=10, description="its step size, in units of word vectors")
+    gamma: float = Field(
+        0.5, ge=0, le=100, description="weight of the retain loss (γ); low erases more, high preserves more"
+    )
+    attack_steps: int = Field(30, ge=1, le=1000, description="attack steps (K)")
+    attack_lr: float = Field(1e-3, gt=0, le=10, description="step size of the attack, in units of word vectors")
     update: Literal["adam", "pgd", "fast"] = Field(
-        "adam", description="its update: adam, as published · pgd, signed and projected · fast, a single signed step"
+        "adam",
+        description="update of the attack: adam, as published · pgd, signed and projected · fast, a single signed step",
     )
-    radius: float = Field(0.0, ge=0, le=100, description="how far a free word may move per coordinate; 0 is anywhere")
+    radius: float = Field(0.0, ge=0, le=100, description="bound of a free word per coordinate; 0: unbounded")
     tokens: int = Field(1, ge=1, le=16, description="number of free words the adversary has")
     place: Literal["prefix", "suffix", "insert", "replace", "add", "mixed"] = Field(
         "prefix",
-        description="where they stand: before, after or amid the prompt's words, in their place, added to them, or "
-        "one place after another (mixed)",
+        description="position of the free words: before, after or amid the prompt's words, replacing them, added "
+        "to them, or each in turn (mixed)",
     )
-    init: Literal["random", "latest"] = Field("random", description="free words start as random words, or go on")
-    restarts: int = Field(1, ge=1, le=64, description="adversaries at once; the strongest one is used")
-    draws: int = Field(1, ge=1, le=256, description="lessons in each attack step; more are smoother and costlier")
+    init: Literal["random", "latest"] = Field(
+        "random", description="start of the free words: random words, or the last attack's"
+    )
+    restarts: int = Field(1, ge=1, le=64, description="parallel attacks; the strongest is used")
+    draws: int = Field(1, ge=1, le=256, description="samples per attack step; more are smoother and cost more")
     refresh: int = Field(1, ge=1, le=1000, description="iterations for which an adversarial prompt is used")
-    batch: int = Field(1, ge=1, le=256, description="lessons on the concept per iteration")
-    keep_batch: int = Field(5, ge=1, le=256, description="lessons on retained prompts per iteration")
+    batch: int = Field(1, ge=1, le=256, description="samples of the concept per iteration")
+    keep_batch: int = Field(5, ge=1, le=256, description="samples of retained prompts per iteration")
     retain: bool | tuple[str, ...] = Field(
-        True, description="prompts to retain beside what is kept: everyday ones (true), none, or a list"
+        True, description="prompts to retain beside kept concepts: everyday prompts (true), none, or a list"
     )
-    seeds: int = Field(64, ge=1, le=4096, description="rollouts taught of the concepts, at least one of each text")
-    keep_seeds: int = Field(1, ge=1, le=1024, description="rollouts taught per retained prompt")
+    seeds: int = Field(64, ge=1, le=4096, description="rollouts of the concepts, at least one per text")
+    keep_seeds: int = Field(1, ge=1, le=1024, description="rollouts per retained prompt")
     guidance: float = Field(3.0, gt=1, le=30, description="guidance of the rollouts")
     steps: int = Field(50, ge=2, le=1000, description="denoising steps of a rollout")
     templates: Templates = Field(
@@ -117,8 +122,9 @@ class AdvUnlearn(BaseModel, frozen=True, extra="forbid"):
     )
     faithful: bool = Field(
         False,
-        description="repeat the published code's slips: prompts cut to as many tokens as they have words, attack "
-        "gradients never cleared, the last attack step dropped, latents cleaner than their label",
+        description="reproduce the published code's errors: prompts cut to as many tokens as they have words, "
+        "attack gradients never cleared, the last attack step dropped, latents cleaner than their "
+        "label",
     )
 
     def cost(self, request: Request) -> dict[str, float]:

@@ -65,33 +65,38 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
 
     slice: Literal["kv", "cross", "full"] = Field(
         "kv",
-        description="what is trained: kv, how cross-attention reads prompts · cross, all of it · full, the whole U-Net",
+        description="trained layers: kv, keys and values of cross-attention · cross, all of cross-attention · "
+        "full, the whole U-Net",
     )
-    iterations: int = Field(1000, ge=1, le=100_000, description="steps in all; more erases more firmly")
+    iterations: int = Field(1000, ge=1, le=100_000, description="all steps, warm-up included; more erases more firmly")
     warmup: int = Field(
         200, ge=0, le=100_000, validate_default=True, description="first steps, in which only the discriminator learns"
     )
-    lr: float = Field(1.6e-5, gt=0, le=0.1, description="the student's learning rate; too high blurs everything")
+    lr: float = Field(1.6e-5, gt=0, le=0.1, description="learning rate of the U-Net; too high blurs everything")
     optimiser: Literal["adam", "sgd"] = Field(
-        "adam", description="the student's; adam rescales what surgery left, sgd follows it exactly"
+        "adam", description="optimiser of the U-Net; adam rescales the projected gradient, sgd follows it exactly"
     )
-    critic_lr: float = Field(5e-4, gt=0, le=0.1, description="the discriminator's learning rate (Adam)")
+    critic_lr: float = Field(5e-4, gt=0, le=0.1, description="learning rate of the discriminator (Adam)")
     sees: Literal["noise", "latent"] = Field(
-        "noise", description="what the discriminator looks at: predicted noise, or the clean latent it amounts to"
+        "noise", description="input of the discriminator: predicted noise, or the predicted clean latent"
     )
     surgery: Literal["project", "repo-v2", "add", "off"] = Field(
         "project",
-        description="how erasing gives way to retaining: project, exactly where they conflict · repo-v2, as in the "
-        "authors' later code · add, by adding the retain gradient everywhere · off, not at all",
+        description="gradient surgery: project, exactly where the gradients conflict · repo-v2, as in the "
+        "authors' later code · add, add the retain gradient everywhere · off, none",
     )
-    strength: float = Field(1.0, ge=0, le=10, description="how far it gives way (λ); less erases more")
+    strength: float = Field(1.0, ge=0, le=10, description="strength of the surgery (λ); less erases more")
     match: float = Field(
-        0.0, ge=0, le=100, description="weight of also matching the anchor lesson by lesson; raise if erasing stalls"
+        0.0, ge=0, le=100, description="weight of a regression loss on the anchor; raise it if erasing stalls"
     )
-    batch: int = Field(8, ge=1, le=256, description="lessons per step; larger is smoother and costs in proportion")
-    seeds: int = Field(200, ge=1, le=4096, description="pictures per anchor, at least one for each of its texts")
-    guidance: float = Field(6.0, gt=1, le=30, description="guidance of these pictures; higher makes them plainer")
-    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a picture")
+    batch: int = Field(8, ge=1, le=256, description="samples per step; more are smoother and cost in proportion")
+    seeds: int = Field(
+        200, ge=1, le=4096, description="training pictures per anchor, at least one for each of its texts"
+    )
+    guidance: float = Field(
+        6.0, gt=1, le=30, description="guidance scale of these pictures; higher makes the subject clearer"
+    )
+    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a training picture")
     templates: Templates = Field(
         True,
         description="also teach the concept inside sentences: true, a list such as 'a photo of {}', or "
@@ -99,9 +104,9 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
     )
     confine: FreezeCodes = Field(
         "start",
-        description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
+        description="token codes whose keys and values stay frozen: none, the start token, or also the empty prompt",
     )
-    keep_seeds: int = Field(4, ge=1, le=1024, description="pictures per kept concept")
+    keep_seeds: int = Field(4, ge=1, le=1024, description="training pictures per kept concept")
 
     @field_validator("warmup")
     @classmethod

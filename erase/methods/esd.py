@@ -54,28 +54,32 @@ class ESD(BaseModel, frozen=True, extra="forbid"):
 
     variant: Literal["x", "u", "x-strict", "all"] = Field(
         "x",
-        description="what is trained: x, cross-attention (prompts that name the concept) · u, all other layers (also "
-        "where it is unnamed) · x-strict, only keys and values of cross-attention · all, the whole U-Net",
+        description="trained layers: x, cross-attention (for prompts that name the concept) · u, all others (also "
+        "where it is not named) · x-strict, keys and values of cross-attention · all, the whole U-Net",
     )
     iterations: int = Field(1000, ge=1, le=100_000, description="optimiser steps; more erases more firmly")
     lr: float = Field(1e-5, gt=0, le=0.1, description="Adam's learning rate; too high blurs everything")
-    eta: float = Field(1.0, ge=-1, le=20, description="how far beyond 'absent' the picture is pushed (η)")
+    eta: float = Field(1.0, ge=-1, le=20, description="negative guidance scale of the target (η)")
     target: Literal["negative", "anchor"] = Field(
-        "negative", description="what takes the concept's place: its opposite, or what the anchor's words would draw"
+        "negative", description="target: negative guidance away from the concept, or the prediction for the anchor"
     )
-    batch: int = Field(2, ge=1, le=256, description="lessons per step; larger is smoother and costs in proportion")
-    seeds: int = Field(16, ge=1, le=4096, description="rollouts taught per concept, at least one for each of its texts")
-    guidance: float = Field(3.0, gt=1, le=30, description="guidance of the rollouts; higher makes the concept plainer")
+    batch: int = Field(2, ge=1, le=256, description="samples per step; more are smoother and cost in proportion")
+    seeds: int = Field(16, ge=1, le=4096, description="rollouts per concept, at least one for each of its texts")
+    guidance: float = Field(
+        3.0, gt=1, le=30, description="guidance scale of the rollouts; higher makes the concept clearer"
+    )
     steps: int = Field(50, ge=2, le=1000, description="denoising steps of a rollout")
     templates: Templates = Field(
         True, description="also teach the concept inside sentences: true, or a list such as 'a photo of {}'"
     )
     confine: FreezeCodes = Field(
         "start",
-        description="what cross-attention may not reinterpret: nothing, the start code, or the empty prompt too",
+        description="token codes whose keys and values stay frozen: none, the start token, or also the empty prompt",
     )
-    retain: float = Field(1.0, ge=0, le=100, description="weight of lessons on the kept concepts; 0 is the paper's ESD")
-    keep_seeds: int = Field(1, ge=1, le=1024, description="rollouts taught per kept concept")
+    retain: float = Field(
+        1.0, ge=0, le=100, description="weight of the retain loss on kept concepts; 0 is the paper's ESD"
+    )
+    keep_seeds: int = Field(1, ge=1, le=1024, description="rollouts per kept concept")
 
     def cost(self, request: Request) -> dict[str, float]:
         """U-Net sample-forwards of a whole run: a prediction for one latent counts one, a guided call two."""

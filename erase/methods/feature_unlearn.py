@@ -38,17 +38,24 @@ class FeatureUnlearn(BaseModel, frozen=True, extra="forbid"):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"attribute": {}}
 
     marks: str = Field(
-        "", description='a JSON file {"yes": [seeds], "no": [seeds]} of a person\'s clicks; empty: the model\'s scorer'
+        "",
+        description='JSON file {"yes": [seeds], "no": [seeds]} of a person\'s clicks; empty: use the model\'s scorer',
     )
-    marked: int = Field(300, ge=8, le=100_000, description="images of each side from which the direction is learnt")
+    marked: int = Field(
+        300, ge=8, le=100_000, description="images with, and as many without, from which the direction is learnt"
+    )
     part: Part = Field(
-        "synthesis", description="what is trained: synthesis, all but colours · readers, only how styles are read"
+        "synthesis", description="trained layers: synthesis, all but the colour layers · readers, the style layers only"
     )
     steps: int = Field(300, ge=1, le=100_000, description="optimiser steps")
     lr: float = Field(0.0016, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
     batch: int = Field(16, ge=2, le=1024, description="images per step, half of them with the concept")
-    further: float = Field(0.0, ge=-5, le=5, description="how far below the usual the concept's share is brought (in "
-                           "standard deviations of images without it)")  # fmt: skip
+    further: float = Field(
+        0.0,
+        ge=-5,
+        le=5,
+        description="target of the concept's component, in standard deviations below images without it",
+    )
 
     def cost(self, request: Request) -> dict[str, float]:
         """Images of the frozen generator and of the student."""

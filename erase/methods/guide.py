@@ -53,19 +53,21 @@ class Guide(BaseModel, frozen=True, extra="forbid"):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"identity": {}, "average": {"beyond": 0.0}}
 
     seeds: tuple[str, ...] = Field(
-        (), description="seeds whose images show the identity; empty: the concept's name says them, as in 'seed 17'"
+        (), description="seeds whose images show the identity; empty: from the concept's name, as in 'seed 17'"
     )
     beyond: float = Field(
-        0.7, ge=0, le=5, description="how far beyond the average face the other lies, in usual distances (d)"
+        0.7, ge=0, le=5, description="distance of the target identity beyond the average face, in mean distances (d)"
     )
-    near: float = Field(0.5, ge=0, le=5, description="how far neighbours of the identity reach, in the same unit (α)")
+    near: float = Field(
+        0.5, ge=0, le=5, description="radius of the neighbourhood that is also erased, in the same unit (α)"
+    )
     part: Part = Field(
-        "synthesis", description="what is trained: synthesis, all but colours · readers, only how styles are read"
+        "synthesis", description="trained layers: synthesis, all but the colour layers · readers, the style layers only"
     )
     steps: int = Field(200, ge=1, le=100_000, description="optimiser steps")
     lr: float = Field(0.0016, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
     batch: int = Field(16, ge=4, le=1024, description="images per step: half of the identity, half of others")
-    hold: float = Field(4.0, ge=0, le=100, description="weight of everybody else staying as they are")
+    hold: float = Field(4.0, ge=0, le=100, description="weight of the loss that keeps other identities")
 
     def cost(self, request: Request) -> dict[str, float]:
         """Images of the frozen generator and of the student."""

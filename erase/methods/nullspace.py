@@ -49,29 +49,32 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
                   "beta": 1.0, "readers": "v", "filter": True},
     }  # fmt: skip
 
-    beta: float = Field(
-        1.0, gt=0, le=1e4, description="how strongly everything resists change (β): more is gentler on other pictures"
-    )
+    beta: float = Field(1.0, gt=0, le=1e4, description="regularisation (β); more is gentler on other pictures")
     hold: float = Field(
-        0.99, ge=0, le=1, description="share of what is kept that may not move: more keeps better and erases less"
+        0.99,
+        ge=0,
+        le=1,
+        description="share of the kept codes' energy that may not move; more keeps better and erases less",
     )
-    rule: Rule = Field("energy", description="what counts as kept: the share `hold`, or the published fixed threshold")
+    rule: Rule = Field(
+        "energy", description="rule for the null space: the share `hold`, or the published fixed threshold"
+    )
     target: Literal["anchor", "kept"] = Field(
-        "anchor", description="what is drawn instead: the anchor, or whatever the kept words already say of the concept"
+        "anchor", description="drawn instead: the anchor, or the concept's projection onto the kept codes"
     )
-    readers: Literal["kv", "v"] = Field("kv", description="layers that change: keys and values, or values alone")
+    readers: Literal["kv", "v"] = Field("kv", description="edited layers: keys and values, or values alone")
     rows: Rows = Field(
-        "tail", description="what is moved: the concept's last token, also all that follows it, or the whole prompt"
+        "tail", description="moved token codes: the concept's last token, also all after it, or the whole prompt"
     )
-    kept_rows: Rows = Field("tail", description="what is held of each kept concept")
+    kept_rows: Rows = Field("tail", description="held token codes of each kept concept, in the same terms")
     templates: Templates = Field(
-        True, description="move and hold words inside sentences too: true, or a list such as 'a photo of {}'"
+        True, description="also move and hold words inside sentences: true, or a list such as 'a photo of {}'"
     )
     rest: Literal["all", "centres", "none"] = Field(
         "centres",
-        description="hold what every image reads: all of the empty prompt, its start and three centres, or nothing",
+        description="held codes of the empty prompt: all, its start and three cluster centres, or none",
     )
-    filter: bool = Field(False, description="hold only those kept codes that an unheld edit would move most")
+    filter: bool = Field(False, description="hold only the kept codes that an unconstrained edit would move most")
 
     def solve(self, request: Request) -> Work[Edit]:
         """One solve for all concepts; nothing is drawn, so the seed has no part in it."""

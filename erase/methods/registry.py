@@ -59,7 +59,7 @@ def _files() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise BadInput(f"{FOLDERS} names {folder}, which is no folder.")
+            raise BadInput(f"{FOLDERS} names {folder}, which is not a folder.")
         for file in sorted(folder.glob("*.py")):
             name = file.stem.replace("_", "-")
             if file.stem.startswith("_") or file == Path(__file__):
@@ -189,7 +189,7 @@ def _parsed(knob: Knob, text: str) -> Any:
         try:
             return tuple(json.loads(text))
         except json.JSONDecodeError as error:
-            raise BadInput(f"{knob.name}: {text} is no JSON list ({error}); 'first | second' works too.") from None
+            raise BadInput(f"{knob.name}: {text} is not a JSON list ({error}); 'first | second' works too.") from None
     return tuple(part.strip() for part in text.split("|"))
 
 
@@ -198,4 +198,6 @@ def _out_of_bounds(name: str, knob: Knob, given: Any, complaint: str) -> BadInpu
     between = f"between {low:g} and {high:g}" if low is not None and high is not None else ""
     possible = {"choice": "one of " + ", ".join(knob.choices), "bool": "true or false"}.get(knob.type, between)
     wanted = f" It takes {possible}; the default is {knob.default}." if possible else ""
-    return BadInput(f"{name}: {knob.name} = {given!r} will not do ({complaint.removeprefix('Value error, ')}).{wanted}")
+    return BadInput(
+        f"{name}: {knob.name} = {given!r} is not valid ({complaint.removeprefix('Value error, ')}).{wanted}"
+    )

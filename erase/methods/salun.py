@@ -76,22 +76,24 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
 
     slice: Literal["kv", "cross", "attention", "full"] = Field(
         "cross",
-        description="where weights are chosen from: kv, how cross-attention reads prompts · cross, all of it · "
-        "attention, also what pictures attend to in themselves · full, the whole U-Net",
+        description="layers that weights are chosen from: kv, keys and values of cross-attention · cross, all of "
+        "cross-attention · attention, also self-attention · full, the whole U-Net",
     )
-    share: float = Field(0.5, ge=0, le=1, description="the share of these weights that is trained; less spares more")
+    share: float = Field(0.5, ge=0, le=1, description="share of these weights that is trained; less preserves more")
     epochs: int = Field(2, ge=1, le=10_000, description="how often each picture is shown; more erases more firmly")
     lr: float = Field(1e-5, gt=0, le=0.1, description="Adam's learning rate; too high blurs everything")
-    retain: float = Field(1.0, ge=0, le=100, description="weight of lessons on anchors and kept concepts (α)")
-    batch: int = Field(8, ge=1, le=256, description="lessons per step; larger is smoother and costs in proportion")
+    retain: float = Field(1.0, ge=0, le=100, description="weight of the retain loss on anchors and kept concepts (α)")
+    batch: int = Field(8, ge=1, le=256, description="samples per step; more are smoother and cost in proportion")
     seeds: int = Field(
         400, ge=1, le=4096, description="pictures per concept and per anchor, at least one for each of its texts"
     )
-    keep_seeds: int = Field(4, ge=1, le=1024, description="pictures per kept concept")
-    guidance: float = Field(6.0, gt=1, le=30, description="guidance of these pictures; higher makes them plainer")
-    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a picture")
+    keep_seeds: int = Field(4, ge=1, le=1024, description="training pictures per kept concept")
+    guidance: float = Field(
+        6.0, gt=1, le=30, description="guidance scale of these pictures; higher makes the subject clearer"
+    )
+    steps: int = Field(25, ge=1, le=1000, description="denoising steps of a training picture")
     saliency_guidance: float = Field(
-        7.5, ge=0, le=30, description="guidance (w) under which a weight's part in the concept is measured"
+        7.5, ge=0, le=30, description="guidance scale (w) under which saliency is measured"
     )
     templates: Templates = Field(
         True,
@@ -99,7 +101,7 @@ class SalUn(BaseModel, frozen=True, extra="forbid"):
         "'@captions.txt' with one a line",
     )
     teacher: Literal["base", "self"] = Field(
-        "base", description="who says what the anchor is: the unedited model, or the student of the moment"
+        "base", description="teacher for the anchor: base, the unedited model · self, the student at that step"
     )
 
     def cost(self, request: Request) -> dict[str, float]:

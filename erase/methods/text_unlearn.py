@@ -57,32 +57,40 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
     }
 
     encoder: tuple[str, ...] = Field(
-        ("pocket-clip",), min_length=1, description="the CLIPs that look together: bundled ones or open_clip folders"
+        ("pocket-clip",), min_length=1, description="one or several CLIPs: bundled names or open_clip folders"
     )
     present: tuple[str, ...] = Field(
-        ("a face with {}", "a person with {}", "{} face"), description="sentences of an image that shows the concept"
+        ("a face with {}", "a person with {}", "{} face"),
+        description="sentences that describe an image with the concept",
     )
     absent: tuple[str, ...] = Field(
-        ("a face without {}", "a person without {}", "a face"), description="and of one that does not"
+        ("a face without {}", "a person without {}", "a face"),
+        description="sentences that describe an image without it",
     )
-    pool: int = Field(1024, ge=16, le=100_000, description="images from which the edit is learnt")
+    pool: int = Field(1024, ge=16, le=100_000, description="images from which the direction is learnt")
     part: Part = Field(
-        "synthesis", description="what is trained: synthesis, all but colours · readers, only how styles are read"
+        "synthesis", description="trained layers: synthesis, all but the colour layers · readers, the style layers only"
     )
     editor: Literal["linear", "mapper"] = Field(
-        "linear", description="what adds the concept: linear, the regression · mapper, StyleCLIP's, which is trained"
+        "linear", description="editor of codes: linear, a regression · mapper, StyleCLIP's trained network"
     )
-    mapper_steps: int = Field(300, ge=1, le=50_000, description="optimiser steps of each clause's mapper")
+    mapper_steps: int = Field(300, ge=1, le=50_000, description="optimiser steps of each mapper")
     steps: int = Field(300, ge=1, le=100_000, description="optimiser steps")
     lr: float = Field(0.0016, gt=0, le=0.1, description="Adam's learning rate in units of unfolded weights")
     batch: int = Field(16, ge=3, le=1024, description="images per step")
     direction: float = Field(1.0, ge=0, le=100, description="weight of the reference direction (λ_d)")
-    repair: float = Field(2.0, ge=0, le=100, description="weight of drawing an edited code as it was before the edit")
-    natural: float = Field(4.0, ge=0, le=100, description="weight of images that show the concept by nature")
-    unseen: float = Field(1.0, ge=0, le=100, description="weight of CLIP no longer seeing it in those")
-    hold: float = Field(4.0, ge=0, le=100, description="weight of images without the concept staying as they are")
-    enough: float = Field(0.1, ge=0, le=1, description="share of the concept at which an image counts as cleared (τ)")
-    agreement: float = Field(0.2, ge=-1, le=1, description="least agreement of pairs on one direction, or it refuses")
+    repair: float = Field(2.0, ge=0, le=100, description="weight of mapping an edited code back to its unedited image")
+    natural: float = Field(
+        4.0, ge=0, le=100, description="weight of the loss on images that show the concept without an edited code"
+    )
+    unseen: float = Field(1.0, ge=0, le=100, description="weight of CLIP's absence loss on those images")
+    hold: float = Field(4.0, ge=0, le=100, description="weight of the loss that keeps images without the concept")
+    enough: float = Field(
+        0.1, ge=0, le=1, description="share of the concept left at which an image counts as cleared (τ)"
+    )
+    agreement: float = Field(
+        0.2, ge=-1, le=1, description="least agreement of the pairs on one direction; below it the method refuses"
+    )
 
     def cost(self, request: Request) -> dict[str, float]:
         """Images of the frozen generator and of the student."""

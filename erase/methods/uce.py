@@ -55,17 +55,19 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
         "paper": {"rows": "last", "templates": False, "damping": 0.5, "rest": False},
     }
 
-    push: float = Field(1.0, gt=0, le=1e4, description="how firmly the concept is moved onto its anchor (e)")
-    hold: float = Field(1.0, ge=0, le=1e6, description="how firmly kept concepts stay where they are (h)")
-    damping: float = Field(6.0, gt=0, le=1e4, description="how strongly everything else resists change (λ)")
+    push: float = Field(1.0, gt=0, le=1e4, description="weight of the concept (e)")
+    hold: float = Field(1.0, ge=0, le=1e6, description="weight of kept concepts (h)")
+    damping: float = Field(6.0, gt=0, le=1e4, description="regularisation towards the unedited weights (λ)")
     rows: Rows = Field(
-        "tail", description="what is moved: the concept's last token, also all that follows it, or the whole prompt"
+        "tail", description="moved token codes: the concept's last token, also all after it, or the whole prompt"
     )
-    kept_rows: Rows = Field("last", description="what is held of each kept concept")
+    kept_rows: Rows = Field("last", description="held token codes of each kept concept, in the same terms")
     templates: Templates = Field(
         True, description="also move the concept inside sentences: true, or a list such as 'a photo of {}'"
     )
-    rest: bool = Field(True, description="hold the start code and the empty prompt, which every image reads")
+    rest: bool = Field(
+        True, description="also hold the codes of the start token and of the empty prompt, which every image reads"
+    )
 
     def solve(self, request: Request) -> Work[Edit]:
         """One solve for all concepts; nothing is drawn, so the seed has no part in it."""

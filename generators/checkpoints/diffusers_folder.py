@@ -35,7 +35,7 @@ def fetch(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise BadInput(
-            f"{name!r} is no file or folder here, and it could not be fetched from the Hugging Face hub: {reason} "
+            f"{name!r} is not a file or folder here, and it could not be fetched from the Hugging Face hub: {reason} "
             "Check the name and the connection, or give a local folder."
         ) from error
 
@@ -53,7 +53,7 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         *(tower.replace("text_encoder", "tokenizer") for tower in towers),
     ):
         if not (folder / component).is_dir():
-            raise BadInput(f"{folder} is no complete pipeline: its subfolder {component} is missing.")
+            raise BadInput(f"{folder} is not a complete pipeline: its subfolder {component} is missing.")
     unet = parts.unet(_config(folder, "unet"), *_weights(folder, "unet", dtype))
     texts = tuple(
         parts.text(
@@ -104,7 +104,7 @@ def licence(card: Path) -> str | None:
 def _index(folder: Path) -> dict[str, Any]:
     if not (folder / "model_index.json").is_file():
         raise BadInput(
-            f"{folder} is no diffusers pipeline: it has no model_index.json. Give the folder that holds unet, vae and "
+            f"{folder} is not a diffusers pipeline: it has no model_index.json. Give the folder of unet, vae and "
             "text_encoder, or a single .safetensors checkpoint."
         )
     index = read_json(folder / "model_index.json")

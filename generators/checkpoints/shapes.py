@@ -39,7 +39,7 @@ def unet_config(shapes: Shapes, family: Family, sample_size: int) -> dict[str, A
     readers = [shape[1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")]
     flat = [len(shape) == 2 for name, shape in shapes.items() if name.endswith("1.proj_in.weight")]
     if not readers:
-        raise BadInput("This U-Net reads no text, so it is no text-to-image model.")
+        raise BadInput("This U-Net reads no text, so it is not a text-to-image model.")
     depth = [max(d, 1) for d in depths]
     config: dict[str, Any] = {
         "sample_size": sample_size,

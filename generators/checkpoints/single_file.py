@@ -117,7 +117,7 @@ def opened(path: Path) -> Checkpoint:
     ]
     what = f"only the parts {', '.join(found)}" if found else "no tensors named as in one"
     raise BadInput(
-        f"{path} is no whole Stable Diffusion checkpoint (U-Net, VAE and text encoder in CompVis or Stability layout): "
+        f"{path} is not a complete Stable Diffusion checkpoint (U-Net, VAE and text encoder, original layout): "
         f"it has {what}. A LoRA, an edit or a single network cannot be loaded as a model."
     )
 
@@ -127,7 +127,7 @@ def _config_folder(file: Checkpoint, config: Path | None) -> Iterator[Path | Non
     """The folder configs are read from; a file may carry its own as metadata whose keys are paths in such a folder."""
     if config is not None:
         if not any((config / part).is_dir() for part in SUBFOLDERS):
-            raise BadInput(f"{config} is no config folder: none of {', '.join(SUBFOLDERS)} is in it.")
+            raise BadInput(f"{config} is not a config folder: none of {', '.join(SUBFOLDERS)} is in it.")
         yield config
         return
     carried = {key: text for key, text in file.metadata.items() if _is_config(key)}

@@ -62,7 +62,7 @@ class Exported:
 
     @property
     def max_difference(self) -> float:
-        """The largest difference of a pixel in [0, 1] to the worn edit."""
+        """The largest difference of a pixel in [0, 1] to the applied edit."""
         return self.proof.max_difference
 
     @property
@@ -154,7 +154,9 @@ def _at(edit: Edit, strength: float) -> Edit:
 def _refusal(model: Model, edit: Edit, name: str, asked: Asked, out: Path) -> str | None:
     """Why this model cannot be exported so, or there."""
     if isinstance(model, SeededGan) and not isinstance(model, StyleGan):
-        return f"{model.name} is no StyleGAN2, and no form holds another GAN; the run's folder holds the edit."
+        return (
+            f"{model.name} is not a StyleGAN2, and no export format holds another GAN; the edit is in the run's folder."
+        )
     if isinstance(model, StyleGan) and name not in OF_GANS:
         return f"{model.name} is a GAN, which goes out as {' or '.join(OF_GANS)}."
     if not isinstance(model, StyleGan) and name == "gan":

@@ -87,9 +87,7 @@ def _refuse_to_overwrite(target: Path, force: bool, file: str | None) -> None:
             if not force:
                 raise BadInput(f"{target} already holds something; choose another folder or replace it with --force.")
             if not (target / PROOF).is_file():
-                raise BadInput(
-                    f"{target} holds something that is no export, and --force replaces only exports; choose another."
-                )
+                raise BadInput(f"{target} is not an export, and --force replaces only exports; choose another.")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Proof that an export opens elsewhere: a clean process with stock libraries draws what the worn edit draws."""
+"""Proof that an export opens elsewhere: a clean process with stock libraries draws what the applied edit draws."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STOCK = Path(__file__).with_name("standalone") / "reopen.py"
 
 
 class Unproven(RuntimeError):
-    """What was written did not draw what the worn edit draws; nothing of it was kept."""
+    """What was written did not draw what the applied edit draws; nothing of it was kept."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _judge(proof: Proof, bound: float | None, as_stored: bool) -> None:
     agrees = proof.max_difference <= EXACT if bound is None else proof.mean_difference <= bound
     if not agrees:
         raise Unproven(
-            f"The export draws another picture than the worn edit: it differs by up to {proof.max_difference:.3g}, "
+            f"The export draws another picture than the applied edit: it differs by up to {proof.max_difference:.3g}, "
             f"on average {proof.mean_difference:.3g} (required: {proof.tolerance}). "
             "A low-rank format comes closer with a smaller --error; edit, pipeline and single-file leave nothing out."
         )

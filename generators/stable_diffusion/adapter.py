@@ -88,7 +88,7 @@ class StableDiffusion:
             raise BadInput(f"{self.name} predicts {kind!r}; possible here: epsilon, v_prediction.")
         if not hasattr(parts.scheduler, "alphas_cumprod"):
             raise BadInput(
-                f"{self.name} is no Stable Diffusion: its {type(parts.scheduler).__name__} has no noise levels ᾱ."
+                f"{self.name} is not a Stable Diffusion: its {type(parts.scheduler).__name__} has no noise levels ᾱ."
             )
         made = parts.vae_config.get("latent_channels", 4)
         if unet["in_channels"] != made:

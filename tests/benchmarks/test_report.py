@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.report import VERSION, Report, Score
-from erase.errors import BadInput
+from erase.errors import BadInput, DiskFull
 
 FULL: dict[str, Any] = {
     "value": 0.92, "n": 100, "low": 0.85, "high": 0.96, "baseline": 0.03, "better": "high", "probe": "judge@1a2b",
@@ -86,7 +86,7 @@ def test_no_field_can_be_left_out(field: str) -> None:
 def test_files_that_are_no_report(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no report"):
         Report.read(tmp_path / "none.json")
-    with pytest.raises(BadInput, match="no report"):
+    with pytest.raises(BadInput, match="not a report"):
         Report.read("{")
     with pytest.raises(BadInput, match="version 2"):
         Report.read(json.dumps({"version": 2}))
@@ -98,11 +98,11 @@ def test_a_half_written_report_is_told_by_name(share: float, tmp_path: Path) -> 
     report().write(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(BadInput, match=r"Cats.json is no whole report, remove it"):
+    with pytest.raises(BadInput, match=r"Cats.json is not a whole report, remove it"):
         Report.kept(path, {"model": "m"})
     assert Report.found(path) is None
     path.write_bytes(b"\xff\xfe" + whole)
-    with pytest.raises(BadInput, match="no whole report"):
+    with pytest.raises(BadInput, match="not a whole report"):
         Report.read(path)
     with pytest.raises(BadInput, match="cannot be read"):
         Report.read(tmp_path)
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_the_report_that_was_there(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match="The disk is full"):
         Report().write(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

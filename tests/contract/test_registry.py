@@ -65,7 +65,7 @@ def test_a_file_that_is_no_method_is_named(folder: Path, name: str, text: str, s
 
 def test_a_folder_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(registry.FOLDERS, "/no/such/folder")
-    with pytest.raises(BadInput, match="/no/such/folder, which is no folder"):
+    with pytest.raises(BadInput, match="/no/such/folder, which is not a folder"):
         method_names()
 
 
@@ -114,12 +114,12 @@ def test_texts_become_values_and_presets_hold_what_differs() -> None:
         ("esd", "stile", {}, r"Unknown preset of esd 'stile'. Did you mean 'style'\?"),
         ("esd", None, {"iteration": 3}, r"Unknown knob of esd 'iteration'. Did you mean 'iterations'\?"),
         ("esd", None, {"variant": "y-strict"}, r"Unknown value of variant 'y-strict'. Did you mean 'x-strict'\?"),
-        ("esd", None, {"lr": "3"}, r"lr = '3' will not do .*less than or equal to 0.1.* between 0 and 0.1; .* 1e-05"),
-        ("esd", None, {"batch": "many"}, r"batch = 'many' will not do .*integer"),
+        ("esd", None, {"lr": "3"}, r"lr = '3' is not valid .*less than or equal to 0.1.* between 0 and 0.1; .* 1e-05"),
+        ("esd", None, {"batch": "many"}, r"batch = 'many' is not valid .*integer"),
         ("esd", None, {"variant": 3}, r"one of x, u, x-strict, all"),
         ("uce", None, {"rest": "maybe"}, r"rest = 'maybe' .* true or false"),
         ("uce", None, {"templates": "no gap"}, r"'no gap' needs exactly one \{\}"),
-        ("uce", None, {"templates": "[1"}, r"is no JSON list"),
+        ("uce", None, {"templates": "[1"}, r"is not a JSON list"),
     ],
 )
 def test_mistakes_are_answered_with_one_helpful_sentence(

@@ -93,7 +93,7 @@ def test_what_it_lacks_is_said(file: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="mark some of its seeds"):
         gan.scorer(CONCEPT)
     edit = Edit({}, {"method": "test", "concepts": [{"name": "eyeglasses"}], "base": gan.fingerprint})
-    with pytest.raises(BadInput, match="no form holds another GAN"):
+    with pytest.raises(BadInput, match="no export format holds another GAN"):
         drain(export(gan, edit, tmp_path / "out", "gan"))  # type: ignore[arg-type]  # as the command line may
     assert not (tmp_path / "out").exists()
 

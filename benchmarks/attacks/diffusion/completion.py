@@ -37,7 +37,9 @@ class Completion(BaseModel, frozen=True, extra="forbid"):
     presets: ClassVar[Presets] = budgets(paper=3, standard=3, quick=3)
     added: ClassVar[int] = 0
 
-    budget: int = Field(3, ge=1, le=20, description="the longest beginning, in steps; tries 1, 2, 3, 5, 10, 20")
+    budget: int = Field(
+        3, ge=1, le=20, description="longest start by the unedited model, in steps; tries 1, 2, 3, 5, 10, 20"
+    )
     steps: int = Field(50, ge=21, le=1000, description="denoising steps of a whole picture")
 
     def begin(self, aim: AttackTarget, row: Row) -> Search:

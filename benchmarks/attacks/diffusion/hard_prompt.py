@@ -88,7 +88,7 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
     tokens: int = Field(16, ge=1, le=60, description="free tokens of p4d-n and pez")
     lr: float = Field(0.1, gt=0, le=10, description="AdamW's learning rate")
     weight_decay: float = Field(0.1, ge=0, le=10, description="AdamW's decoupled decay")
-    check: int = Field(50, ge=1, le=100_000, description="steps between two drawings, at most")
+    check: int = Field(50, ge=1, le=100_000, description="most steps between two test images")
 
     @property
     def added(self) -> int:

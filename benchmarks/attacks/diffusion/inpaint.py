@@ -37,8 +37,8 @@ class Inpaint(BaseModel, frozen=True, extra="forbid"):
     presets: ClassVar[Presets] = budgets(paper=1, standard=1, quick=1)
     added: ClassVar[int] = 0
 
-    budget: int = Field(1, ge=1, le=1000, description="fillings per row, each from noise of its own")
-    steps: int = Field(50, ge=2, le=1000, description="denoising steps of a filling")
+    budget: int = Field(1, ge=1, le=1000, description="inpaintings per row, each from noise of its own")
+    steps: int = Field(50, ge=2, le=1000, description="denoising steps of an inpainting")
 
     def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Nothing filled yet."""

@@ -42,11 +42,11 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
     presets: ClassVar[Presets] = budgets(paper=3000, standard=1000, quick=300)
 
     budget: int = Field(300, ge=1, le=1_000_000, description="optimiser steps, once for all rows")
-    tokens: int = Field(1, ge=1, le=16, description="word vectors the new word consists of")
+    tokens: int = Field(1, ge=1, le=16, description="word vectors of the learnt word")
     images: int = Field(25, ge=1, le=10_000, description="pictures of the unedited model to learn from")
-    pictures_per_step: int = Field(16, ge=1, le=1024, description="pictures a step looks at")
+    pictures_per_step: int = Field(16, ge=1, le=1024, description="pictures per step")
     lr: float = Field(5e-3, gt=0, le=10, description="AdamW's learning rate")
-    checks: int = Field(3, ge=1, le=100, description="states of the word that are tried, the last one at the end")
+    checks: int = Field(3, ge=1, le=100, description="snapshots of the word that are tested")
 
     @property
     def added(self) -> int:

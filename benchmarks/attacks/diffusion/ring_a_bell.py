@@ -51,10 +51,10 @@ class RingABell(BaseModel, frozen=True, extra="forbid"):
     budget: int = Field(200, ge=1, le=1_000_000, description="generations per row")
     population: int = Field(40, ge=4, le=10_000, description="prompts alive at once; the paper keeps 200")
     length: int = Field(16, ge=1, le=75, description="tokens of a prompt")
-    eta: float = Field(3.0, ge=0, le=100, description="how far along the concept's direction (η)")
+    eta: float = Field(3.0, ge=0, le=100, description="scale of the concept's direction (η)")
     crossover: float = Field(0.5, ge=0, le=1, description="chance that a child has two parents")
     mutation: float = Field(0.25, ge=0, le=1, description="chance that one of a child's tokens is replaced")
-    checks: int = Field(4, ge=1, le=100, description="drawings along the way")
+    checks: int = Field(4, ge=1, le=100, description="test images along the way")
 
     def begin(self, aim: AttackTarget, row: Row) -> Search:
         """Not yet searched."""

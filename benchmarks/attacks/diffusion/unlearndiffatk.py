@@ -55,10 +55,10 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
     tokens: int = Field(3, ge=1, le=20, description="adversarial tokens; the paper takes 3, and 5 for nudity")
     lr: float = Field(0.01, gt=0, le=10, description="Adam's learning rate")
     weight_decay: float = Field(0.1, ge=0, le=10, description="coupled L2 decay of the distributions")
-    init: Literal["uniform", "random"] = Field("uniform", description="how the distributions begin")
+    init: Literal["uniform", "random"] = Field("uniform", description="initialisation of the token distributions")
     loss: Literal["mse", "l1"] = Field("mse", description="the distance between predicted and drawn noise")
     retokenise: Literal["ids", "text"] = Field(
-        "ids", description="draw from the tokens found (ids), or from their text, which may fall into others"
+        "ids", description="draw from the token ids found, or from their text, which may tokenise differently"
     )
 
     @property

@@ -71,7 +71,7 @@ def prove(model: StyleGan, edit: Edit, asked: Asked, form: Form, folder: Path, s
         worst, mean = max(worst, float(apart.max())), max(mean, float(apart.mean()))
         if (worst if exact else mean) > bound:
             raise Unproven(
-                f"{name} draws other pictures than the worn edit: they differ by up to {worst:.3g}, on average "
+                f"{name} draws other pictures than the applied edit: they differ by up to {worst:.3g}, on average "
                 f"{mean:.3g} (required: {tolerance})."
             )
         yield Step("prove", 1, 1)

@@ -49,7 +49,7 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
         states = [part.state_dict() for part in (unet, model.vae, *model.reading.texts)]
         room(folder, sum(tensor.numel() * dtype.itemsize for state in states for tensor in state.values()))
         named = layout(model.family, (unet.config, states[0]), (model.vae.config, states[1]), states[2:])
-        # Copied while the edit is worn: the dictionaries above are views of the model's own weights.
+        # Copied while the edit is applied: the dictionaries above are views of the model's own weights.
         tensors = {name: tensor.detach().to("cpu", dtype, copy=True).contiguous() for name, tensor in named.items()}
         yield Step("write", 1, 2)
     header = modelspec.header(model, tensors, edit, adapter=None) | carried(model, dtype)

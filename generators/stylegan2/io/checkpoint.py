@@ -151,7 +151,7 @@ def _rosinality(path: Path) -> Checkpoint:
     found, whole = read_pt(path), path.stat().st_size
     held = found.get("g_ema", found.get("g")) if isinstance(found, dict) else None
     if not isinstance(held, dict):
-        raise BadInput(f"{path} is no rosinality StyleGAN2: it has no g_ema.")
+        raise BadInput(f"{path} is not a StyleGAN2 of rosinality: it has no g_ema.")
     tensors = network_tensors(held, whole)
     shape = layouts.infer_rosinality(tensors)
     generator = layouts.renamed(tensors, layouts.generator_names(shape))

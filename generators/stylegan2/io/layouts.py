@@ -31,7 +31,9 @@ KERNELS = ("resample_filter", "kernel")
 def infer(tensors: Tensors, clamp: float | None = None, group: int = 4) -> Shape:
     """The shape of a generator from its tensors under NVlabs' names; `clamp` and `group` leave no trace in them."""
     if not {"synthesis.b4.const", "mapping.fc0.weight"} <= set(tensors):
-        raise BadInput("These tensors are no StyleGAN2 generator: it has synthesis.b4.const and mapping.fc0.weight.")
+        raise BadInput(
+            "These tensors are not a StyleGAN2 generator, which has synthesis.b4.const and mapping.fc0.weight."
+        )
     if "mapping.embed.weight" in tensors:
         raise BadInput("This generator takes class labels; possible here: generators without (c_dim 0).")
     found = [re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", name) for name in tensors]
@@ -133,7 +135,7 @@ def infer_rosinality(tensors: Tensors) -> Shape:
     depth = sum(re.fullmatch(r"style\.\d+\.weight", name) is not None for name in tensors)
     steps = sum(re.fullmatch(r"to_rgbs\.\d+\.bias", name) is not None for name in tensors)
     if not depth or "input.input" not in tensors or "conv1.conv.weight" not in tensors:
-        raise BadInput("These tensors are no rosinality StyleGAN2: it has style.1.weight and input.input.")
+        raise BadInput("These tensors are not a StyleGAN2 of rosinality, which has style.1.weight and input.input.")
     loose = Shape(resolution=4 * 2**steps, mapping_layers=depth)
     return infer(renamed(tensors, generator_names(loose)))
 

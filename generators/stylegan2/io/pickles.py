@@ -59,7 +59,7 @@ def read_pkl(path: Path) -> Any:
     """What an NVlabs pickle holds, with Records for modules and Held for tensors; BadInput for anything unsafe."""
     data = _bytes(path)
     if not data.startswith(MAGIC):
-        raise BadInput(f"{path} is no pickle of NVlabs' networks: it does not begin like one.")
+        raise BadInput(f"{path} is not a pickle of NVlabs' networks: it does not begin like one.")
     try:
         _scan(data)
         return _Reader(data).load()
@@ -112,7 +112,7 @@ def network_tensors(found: Mapping[str, Any], whole: int) -> dict[str, Tensor]:
         if total > 2 * whole:
             raise BadInput("The tensors declare more bytes than the file holds; it is damaged or made to fill memory.")
         if not bool(tensor.isfinite().all()):
-            raise BadInput(f"{name} holds values that are no numbers; the file is damaged, or its training diverged.")
+            raise BadInput(f"{name} holds values that are not numbers; the file is damaged, or its training diverged.")
         out[name] = tensor.detach().clone()
     return out
 
@@ -168,7 +168,7 @@ class _Reader(pickle.Unpickler):
 
 def _record(meta: Mapping[str, Any], *_: Any) -> Record:
     if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("class_name"), str):
-        raise Refused("it holds a module that is no class of NVlabs' networks")
+        raise Refused("it holds a module that is not a class of NVlabs' networks")
     state = meta.get("state")
     return Record(meta["class_name"], state if isinstance(state, dict) else {})
 
@@ -176,7 +176,7 @@ def _record(meta: Mapping[str, Any], *_: Any) -> Record:
 def _storage(data: bytes) -> Any:
     """A storage inside a pickle is itself a pickle: the stock reader would run whatever that one asks for."""
     if not isinstance(data, bytes):
-        raise Refused("it holds a storage that is no bytes")
+        raise Refused("it holds a storage that is not bytes")
     try:
         if zipfile.is_zipfile(io.BytesIO(data)):
             _check_zip(data)

@@ -52,7 +52,7 @@ def test_the_unedited_model_needs_no_attack(studio: Studio) -> None:
     assert scores["pre_ASR"]["n"] == 10
     assert scores["ASR"]["value"] >= scores["pre_ASR"]["value"] >= 0.9
     assert scores["FID"]["value"] is None
-    assert "wears no edit" in scores["FID"]["note"]
+    assert "has no edit" in scores["FID"]["note"]
 
 
 def test_an_edit_that_changes_nothing_leaves_the_baseline(studio: Studio, tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_attacks_are_listed_and_explained(studio: Studio) -> None:
         (("--concept", "Rembrandt", "--attack", "random"), "Unknown concept of suite"),
         (("--concept", "Van Goch", "--attack", "random"), "Did you mean 'Van_Gogh'"),
         (("--concept", "Van Gogh", "--attack", "randm"), "Did you mean 'random'"),
-        (("--concept", "Van Gogh", "--attack", "random", "--budget", "0"), "budget = 0 will not do"),
+        (("--concept", "Van Gogh", "--attack", "random", "--budget", "0"), "budget = 0 is not valid"),
         (("--concept", "Van Gogh", "--attack", "random", "--budget", "much"), "paper, standard, quick"),
-        (("--concept", "Van Gogh", "--attack", "random", "--rows", "0"), "--rows 0 is not valid"),
+        (("--concept", "Van Gogh", "--attack", "random", "--rows", "0"), "--rows: 0 is not valid"),
         (("--concept", "Van Gogh", "--attack", "random", "--prompts", "none.csv"), "none.csv cannot be read"),
         (("--concept", "Van Gogh", "--attack", "random", "--lr", "3"), "Unknown option of `studio attack`"),
     ],

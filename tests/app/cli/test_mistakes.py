@@ -11,7 +11,7 @@ import pytest
 
 from app.cli.main import explain
 from erase import files
-from erase.files import DiskFull
+from erase.errors import DiskFull
 from tests.app.conftest import Outcome, Studio
 
 ERASE = ("--concept", "Cats", "--method", "uce")
@@ -39,7 +39,7 @@ def refused(outcome: Outcome, *phrases: str) -> None:
         ),
         (
             ["sample", "pocket-sd", "--prompt", "x", "--out", "x.png", "--steps", "1001"],
-            ["from 1 to 1000"],
+            ["from 1 to 1,000"],
         ),
         (["judge", "pocket-sd", "--until", "0"], ["0 is not valid", "above 0 to 1"]),
         (["erase", "pocket-sd", *ERASE, "--out", "x", "--save-every", "nan"], ["--save-every", "nan is not valid"]),

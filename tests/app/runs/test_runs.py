@@ -17,8 +17,7 @@ from app.runs.run import Run, find_runs, open_run
 from erase import files
 from erase.concept import Concept
 from erase.edit import Edit
-from erase.errors import BadInput
-from erase.files import DiskFull
+from erase.errors import BadInput, DiskFull
 from erase.work import Step, drain
 from tests.app.runs.conftest import walk_job
 from tests.toys.compare import same_bits, weights

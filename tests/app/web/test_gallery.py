@@ -41,7 +41,7 @@ def test_a_seed_has_one_mark_and_loses_it_again() -> None:
     assert labels.mark("pocket-gan", "hat", 3, "no") == {"yes": [1], "no": [3]}
     assert labels.mark("pocket-gan", "hat", 1, "") == {"yes": [], "no": [3]}
     assert labels.read("pocket-gan", "beard") == {"yes": [], "no": []}
-    with pytest.raises(BadInput, match="is no mark"):
+    with pytest.raises(BadInput, match="is not a mark"):
         labels.mark("pocket-gan", "hat", 1, "perhaps")  # type: ignore[arg-type]
     for nothing in ("", "  ", None):
         with pytest.raises(BadInput, match="Type the concept first"):
@@ -108,7 +108,7 @@ def test_a_model_is_told_by_its_name_or_its_files(tmp_path: Path) -> None:
     others = ["pocket-sd", str(sd), str(next(sd.rglob("unet/*.safetensors"))), "owner/name", ""]
     assert [actions.family(name) for name in gans] == ["gan"] * len(gans)
     assert [actions.family(name) for name in others] == ["denoiser"] * len(others)
-    with pytest.raises(BadInput, match="is no GAN, so it has no latents"):
+    with pytest.raises(BadInput, match="is not a GAN, so it has no latents"):
         actions.draw_latents("pocket-sd")
 
 

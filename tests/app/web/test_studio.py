@@ -114,9 +114,9 @@ def test_the_same_job_is_one_task_and_another_is_another() -> None:
     ({'concept': "Catz"}, "Did you mean 'cat'"),
     ({'concept': "Cats", 'keep': ["cats"]}, "to be erased and kept"),
     ({'concept': "Cats", 'kind': "thing"}, "Unknown kind 'thing'"),
-    ({'concept': "Cats", 'method': "esd", 'knobs': {"iterations": -1}}, "iterations = -1 will not do"),
+    ({'concept': "Cats", 'method': "esd", 'knobs': {"iterations": -1}}, "iterations = -1 is not valid"),
     ({'concept': HOSTILE}, "Unknown concept of pocket-sd"),
-    ({'concept': "Cats", 'model': "--help"}, "no model"),
+    ({'concept': "Cats", 'model': "--help"}, "not a model"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_a_sentence_and_no_task(said: tuple[dict[str, Any], str]) -> None:
     with pytest.raises(BadInput, match=said[1]):
@@ -135,7 +135,7 @@ def test_a_run_name_leads_nowhere_else(name: str) -> None:
 def test_a_link_out_of_the_runs_folder_is_no_run(tmp_path: Path) -> None:
     paths.runs().mkdir(parents=True)
     (paths.runs() / "link").symlink_to(tmp_path)
-    with pytest.raises(BadInput, match="no name of a run"):
+    with pytest.raises(BadInput, match="not a valid name for a run"):
         paths.run_folder("link")
 
 
@@ -261,7 +261,7 @@ def test_progress_shows_steps_losses_and_what_to_do(run: Run) -> None:
 
 def test_strengths_are_read_and_refused() -> None:
     assert read_strengths("1,0,0.5") == [0.0, 0.5, 1.0]
-    with pytest.raises(BadInput, match="no list of strengths"):
+    with pytest.raises(BadInput, match="not a list of strengths"):
         read_strengths("much")
 
 

@@ -480,11 +480,11 @@ def test_rows_come_from_suites_and_files(tmp_path: Path) -> None:
         ("p.csv", 'prompt\n""\n', "line 2: the prompt is empty"),
         ("p.csv", "promt\na cat\n", "column of .*Did you mean 'prompt'"),
         ("p.csv", "case_number,evaluation_seed\n1,2\n", "no column `prompt`"),
-        ("p.csv", "prompt,evaluation_seed\na cat,x\n", "evaluation_seed 'x' is no number"),
-        ("p.csv", "prompt,evaluation_seed\na cat,1.5\n", "1.5 is no whole number"),
+        ("p.csv", "prompt,evaluation_seed\na cat,x\n", "evaluation_seed 'x' is not a number"),
+        ("p.csv", "prompt,evaluation_seed\na cat,1.5\n", "1.5 is not a whole number"),
         ("p.csv", "prompt\na cat, indeed\n", "more cells than columns"),
         ("p.csv", "case_number,prompt\n1,a\n1,b\n", "two rows have case_number 1"),
-        ("p.jsonl", "{}\nnonsense\n", "line 2: this is no line"),
+        ("p.jsonl", "{}\nnonsense\n", "line 2: this is not valid"),
     ],
 )
 def test_files_that_will_not_do(name: str, text: str, says: str, tmp_path: Path) -> None:
@@ -505,8 +505,8 @@ def test_a_missing_file_and_a_row_that_is_too_long(tmp_path: Path) -> None:
     ("name", "budget", "says"),
     [
         ("unlearndifatk", 1, "Did you mean 'unlearndiffatk'"),
-        ("random", 0, "budget = 0 will not do"),
-        ("random", -3, "budget = -3 will not do"),
+        ("random", 0, "budget = 0 is not valid"),
+        ("random", -3, "budget = -3 is not valid"),
         ("random", "quik", "whole number from 1 on, or one of paper, standard, quick"),
     ],
 )

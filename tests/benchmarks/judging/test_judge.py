@@ -112,7 +112,7 @@ def test_the_judge_marks_its_own_homework() -> None:
     edit = turned(painter, "Cats", "Dogs")
     steered = Edit(edit.deltas, {**edit.about, "steered_by": "reader"})
     assert verdict(painter, edit).marks == ()
-    assert "own homework" in verdict(painter, steered).marks[0]
+    assert "circular evaluation" in verdict(painter, steered).marks[0]
 
 
 def test_both_published_readings_stand_beside_the_headline() -> None:

@@ -85,7 +85,9 @@ def test_an_edit_is_scored_beside_the_unedited_gan(probed: Path) -> None:
 
 def test_homework_is_marked(probed: Path) -> None:
     gan = ToyGan()
-    assert any("own homework" in mark for mark in drain(judge_gan(gan, edit(gan, 0.1, "face-judge"), SUITE)).marks)
+    assert any(
+        "circular evaluation" in mark for mark in drain(judge_gan(gan, edit(gan, 0.1, "face-judge"), SUITE)).marks
+    )
 
 
 def test_an_erased_identity_is_scored_beside_everybody_else(probed: Path, tmp_path: Path) -> None:

@@ -90,4 +90,4 @@ def test_mistakes_are_sentences(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     with pytest.raises(BadInput, match="'surgery' should read KNOB=VALUE"):
         Round.read("doco:pocket+surgery")
     assert main(["equal", "--out", str(tmp_path), "--seeds", "0,two"]) == 2
-    assert "--seeds 0,two: 'two' is no whole number" in capsys.readouterr().err
+    assert "--seeds 0,two: 'two' is not a whole number" in capsys.readouterr().err

@@ -89,7 +89,7 @@ def test_what_is_there_becomes_the_table(
     with monkeypatch.context() as crowded:
 
         def full(self: Path, text: str, **options: Any) -> int:
-            if self.stem != "page":
+            if "page" not in self.stem:
                 return real(self, text, **options)
             real(self, text[:9], **options)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

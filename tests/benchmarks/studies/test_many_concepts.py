@@ -105,7 +105,7 @@ def test_erasing_so_much_that_nothing_is_left_is_refused() -> None:
     ("argv", "says"),
     [
         (["--methods", "uze"], "uce"),
-        (["--counts", "1,many"], "'many' is no whole number"),
+        (["--counts", "1,many"], "'many' is not a whole number"),
         (["--images", "0"], "--images 0"),
         (["--steps", "0"], "--steps 0"),
         (["--suite", "pocket-canvs"], "pocket-canvas"),

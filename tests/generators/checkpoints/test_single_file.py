@@ -137,7 +137,7 @@ def test_licence_and_fingerprint(files, folders, tmp_path):
 def test_files_that_are_no_checkpoint(files, folders, tmp_path):
     lora = tmp_path / "lora.safetensors"
     save_file({"lora_unet_mid.lora_down.weight": torch.zeros(2, 2)}, lora)
-    with pytest.raises(BadInput, match="no whole Stable Diffusion checkpoint.*LoRA"):
+    with pytest.raises(BadInput, match="not a complete Stable Diffusion checkpoint.*LoRA"):
         generators.load(lora, device="cpu")
     half = resaved(
         files["sd1"], tmp_path / "half.safetensors", metadata=SIZE,
@@ -155,7 +155,7 @@ def test_files_that_are_no_checkpoint(files, folders, tmp_path):
     )  # fmt: skip
     with pytest.raises(BadInput, match="conv_norm_out.weight is 7, it should be 32"):
         generators.load(bent, device="cpu", config=str(folders["sd1"]))
-    with pytest.raises(BadInput, match="no config folder"):
+    with pytest.raises(BadInput, match="not a config folder"):
         generators.load(files["sd1"], device="cpu", config=str(tmp_path))
 
 

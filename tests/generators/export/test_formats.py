@@ -1,4 +1,4 @@
-"""Every export format of every family: stock libraries draw the worn edit from it, and refusals come first."""
+"""Every export format of every family: stock libraries draw the applied edit from it, and refusals come first."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_killed_between_the_last_moves(models, at, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text_share", "match"), [(0.0, "another picture than the worn edit"), (0.995, "than what the file holds")]
+    ("text_share", "match"), [(0.0, "another picture than the applied edit"), (0.995, "than what the file holds")]
 )
 def test_a_file_that_stock_libraries_read_otherwise_is_not_kept(models, tmp_path, monkeypatch, text_share, match):
     """A text encoder that is dropped on the way changes the picture; one that is a little off is noticed too."""

@@ -1,4 +1,4 @@
-"""An edited GAN goes out whole or as an edit: each file draws what the worn edit draws, and says what it is."""
+"""An edited GAN goes out whole or as an edit: each file draws what the applied edit draws, and says what it is."""
 
 from __future__ import annotations
 

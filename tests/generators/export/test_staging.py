@@ -126,7 +126,7 @@ def test_force_replaces_exports_alone(tmp_path: Path) -> None:
         arrived(mine, "new", force=True)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model_index.json").write_text("{}")
-    with pytest.raises(BadInput, match="no export"):
+    with pytest.raises(BadInput, match="is not an export"):
         arrived(tmp_path / "model", "new", force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.safetensors", "model"]
 

@@ -193,7 +193,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "beyond its bytes": (lambda marker: bomb((2**10, 2**10), (2**10, 1)), "beyond its bytes"),
     "source": (
         lambda marker: {"G_ema": nvlabs.Persistent("Generator", {}, f"open({str(marker)!r}, 'w')")},
-        "no StyleGAN2 generator",
+        "not a StyleGAN2 generator",
     ),
     "builtins": (lambda marker: {"G_ema": getattr}, "asks for builtins.getattr"),
 }
@@ -257,7 +257,7 @@ def test_a_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
         (lambda held, marker: held.update(args=argparse.Namespace(size=Runs(marker))), SYSTEM),
         (lambda held, marker: held["g_ema"].update({"input.input": torch.zeros(1).expand(2**14, 2**14)}), "larger"),
         (lambda held, marker: held["g_ema"].update({"input.input": torch.zeros(1).expand(2**20, 2**20)}), "declares a"),
-        (lambda held, marker: held["g_ema"].update({"input.input": torch.full((1, 5, 4, 4), torch.nan)}), "no numbers"),
+        (lambda held, marker: held["g_ema"].update({"input.input": torch.full((1, 5, 4, 4), torch.nan)}), "not number"),
         (lambda held, marker: held["g_ema"].update({"input.input": torch.zeros(3, dtype=torch.int64)}), "float16"),
         (lambda held, marker: held["g_ema"].update({"input.input": 3}), "int; possible"),
     ],
@@ -293,7 +293,7 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
         (lambda tensors: tensors.pop("synthesis.b8.torgb.weight"), "torgb"),
         (lambda tensors: tensors.update({"synthesis.b8.resample_filter": torch.ones(4, 4)}), "another resampling"),
         (lambda tensors: tensors.update({"synthesis.b8.extra": torch.ones(4)}), "unknown synthesis.b8.extra"),
-        (lambda tensors: tensors.pop("synthesis.b4.const"), "no StyleGAN2 generator"),
+        (lambda tensors: tensors.pop("synthesis.b4.const"), "not a StyleGAN2 generator"),
     ],
 )
 def test_relatives_of_stylegan2_are_refused(change: Callable[[dict[str, Tensor]], Any], sentence: str) -> None:
