@@ -201,25 +201,24 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} exists and is not an empty folder or a run. Choose another --out.")
-    there, was_run = folder.exists(), is_run(folder)
+    there = folder.exists()
     make_folder(folder)
-    try:
-        with _locked(folder):
-            _CLAIMED.add(folder.resolve())
-            try:
-                yield
-            except BadInput:
-                if not was_run and is_run(folder) and open_run(folder).state["steps"] == 0:
-                    _remove(folder)
-                raise
-            finally:
-                _CLAIMED.discard(folder.resolve())
-    finally:
-        if not is_run(folder):
-            with contextlib.suppress(OSError):
-                (folder / ".lock").unlink()
-                if not there:
-                    folder.rmdir()
+    with _locked(folder):
+        was_run = is_run(folder)
+        _CLAIMED.add(folder.resolve())
+        try:
+            yield
+        except BadInput:
+            if not was_run and is_run(folder) and open_run(folder).state["steps"] == 0:
+                _remove(folder)
+            raise
+        finally:
+            _CLAIMED.discard(folder.resolve())
+            if not is_run(folder):
+                with contextlib.suppress(OSError):  # while it is held: nobody else's lock is taken away
+                    (folder / ".lock").unlink()
+                    if not there:
+                        folder.rmdir()
 
 
 @contextlib.contextmanager

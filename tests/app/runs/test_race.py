@@ -63,3 +63,16 @@ def test_what_was_there_before_stays(tmp_path: Path) -> None:
         raise BadInput("no")
     assert not (tmp_path / "new" / "run").exists()
     assert not is_run(tmp_path / "mine")
+
+
+def test_who_comes_too_late_takes_nothing_away(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    script = f"from pathlib import Path\nfrom app.runs.run import claimed\nwith claimed(Path({str(folder)!r})): pass"
+    with claimed(folder):  # and has written nothing yet, as while a model is loaded
+        late = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert "is being worked on by another process" in late.stderr
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+        assert (
+            "another process" in subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr
+        )
+    assert not folder.exists()
