@@ -52,7 +52,7 @@ class Run:
     @property
     def state(self) -> dict[str, Any]:
         """state.json; a run that claims to be running while no process holds it is `lost`."""
-        state = _read_json(self.folder / "state.json") or {"status": "running", "steps": 0, "seconds": 0.0}
+        state = self._noted() or {"status": "running", "steps": 0, "seconds": 0.0}
         if state["status"] == "running" and not self._is_held():
             state["status"] = "lost"
         return state
@@ -61,6 +61,14 @@ class Run:
     def status(self) -> str:
         """running, done, cancelled, failed or lost."""
         return self.state["status"]
+
+    def _noted(self) -> dict[str, Any] | None:
+        """state.json; when that is damaged, how far the newest snapshot reaches."""
+        try:
+            return _read_json(self.folder / "state.json")
+        except BadInput:
+            kept, _ = self.checkpoint()
+            return kept and {"status": "running", "steps": kept.steps, "seconds": kept.seconds}
 
     def edit(self) -> Edit:
         """The result; BadInput with the next step when the run has none yet."""
@@ -279,9 +287,12 @@ def open_run(folder: str | Path) -> Run:
 
 
 def find_runs(root: Path, depth: int = 3) -> list[Run]:
-    """The runs in `root` and below it, by name, hidden folders left out."""
+    """The runs in `root` and below it, by name, hidden folders left out; one with a damaged job.json has no job."""
     if is_run(root):
-        return [open_run(root)]
+        try:
+            return [open_run(root)]
+        except BadInput:
+            return [Run(root, {})]
     if depth == 0 or not root.is_dir():
         return []
     below = [child for child in sorted(root.iterdir()) if child.is_dir() and not child.name.startswith(".")]

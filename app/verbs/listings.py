@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from app.cli.answer import Answer, table
 from app.cli.options import Parser
 from erase.errors import BadInput, match
+
+if TYPE_CHECKING:
+    from app.runs.run import Run
 
 # What `studio judge` measures: name, better direction, meaning. Definitions and options are in benchmarks/.
 METRICS = (
@@ -110,6 +115,23 @@ def suites(args: argparse.Namespace) -> Answer:
     return Answer({"version": 1, "suites": listed}, f"{text}\n--suite also takes the path of a TOML file of your own.")
 
 
+def _listed_run(run: Run) -> dict[str, Any]:
+    """One run as `studio runs` lists it; a damaged one with what is wrong, so that it hides no other."""
+    try:
+        scores, state = (run.report() or {}).get("scores", {}), run.state
+        return {
+            "run": run.folder, "status": state["status"], "title": run.job.title, "model": run.job.model,
+            "steps": state["steps"], "seconds": state["seconds"],
+            "scores": {name: scores[name]["value"] for name in ("UA", "IRA", "CRA") if name in scores},
+        }  # fmt: skip
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return {
+            "run": run.folder, "status": "damaged", "title": "", "model": "", "steps": 0, "seconds": 0.0, "scores": {},
+            "error": str(error),
+        }  # fmt: skip
+
+
 def runs_options(parser: Parser) -> None:
     parser.add_argument("folder", nargs="?", metavar="DIR", help="where to look (default: here, and the studio's home)")
 
@@ -130,17 +152,7 @@ def runs(args: argparse.Namespace) -> Answer:
     found = find_runs(root)
     if args.folder is None and not paths.runs().is_relative_to(root.resolve()):
         found += find_runs(paths.runs())
-    listed = []
-    for run in found:
-        scores = (run.report() or {}).get("scores", {})
-        state = run.state
-        listed.append(
-            {
-                "run": run.folder, "status": state["status"], "title": run.job.title, "model": run.job.model,
-                "steps": state["steps"], "seconds": state["seconds"],
-                "scores": {name: scores[name]["value"] for name in ("UA", "IRA", "CRA") if name in scores},
-            }
-        )  # fmt: skip
+    listed = [_listed_run(run) for run in found]
     rows = [
         (run["run"], run["status"], run["title"], run["model"],
          ", ".join(f"{name} {value:.0%}" for name, value in run["scores"].items() if value is not None))

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from app.cli.main import main
 from app.runs.erase import erase_in, occupied
 from app.runs.run import Run, find_runs, open_run
 from erase import files
@@ -280,3 +281,28 @@ def test_runs_are_found_by_folder(begin: Begin, tmp_path: Path) -> None:
 def test_equal_jobs_have_equal_hashes() -> None:
     assert walk_job().hash == walk_job().hash
     assert len({walk_job().hash, walk_job(seed=1).hash, walk_job(steps=9).hash, walk_job(parents=("a",)).hash}) == 4
+
+
+@pytest.mark.parametrize("file", ["job.json", "state.json", "report.json"])
+def test_one_damaged_run_hides_no_other(
+    file: str, begin: Begin, toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        finished(begin(name), toy)
+    (tmp_path / "b" / file).write_text('{"status"')
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    statuses = {Path(run["run"]).name: run["status"] for run in json.loads(printed.out)["runs"]}
+    assert (statuses["a"], statuses["c"]) == ("done", "done")
+    assert statuses["b"] == ("lost" if file == "state.json" else "damaged")
+    assert (file in printed.err) == (file != "state.json")
+
+
+@pytest.mark.parametrize("content", ["", '{"status": "run'])
+def test_a_damaged_state_is_recovered_from_the_snapshot(content: str, begin: Begin, toy: Toy) -> None:
+    straight = finished(begin("straight"), toy)
+    run = begin("damaged")
+    stopped_at(run, toy, 3)
+    (run.folder / "state.json").write_text(content)
+    assert (run.state["status"], run.state["steps"]) == ("lost", 3)
+    assert finished(run, toy).hash == straight.hash
