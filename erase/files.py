@@ -94,6 +94,12 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+def file_name(text: str) -> str:
+    """A text as one file's or folder's name: nothing in it leads elsewhere."""
+    name = "".join(letter if letter.isalnum() or letter in "-_.=," else "_" for letter in text)
+    return "_" * len(name) if not name.strip(".") else name
+
+
 def size(count: float) -> str:
     """Bytes for people: 1.2 GB, 38 MB, 7 kB."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

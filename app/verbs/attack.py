@@ -16,7 +16,7 @@ from app.cli.progress import follow
 from app.knobs import add_knobs, given_knobs
 from benchmarks.attacks.registry import ON_GANS, build, every_attack, name_of
 from erase.errors import BadInput, match, plain
-from erase.files import make_folder, write_text
+from erase.files import file_name, make_folder, write_text
 
 if TYPE_CHECKING:
     from app.models import Source
@@ -133,7 +133,7 @@ def _attack_gan(args: argparse.Namespace) -> Answer:
     folder = Path(args.out) if args.out is not None else None
     if folder is None and what.run is not None:
         name = f"{report.job['attack']}-{report.job['concept']}-{how.budget}"
-        folder = what.run.folder / "attacks" / name.replace(" ", "_")
+        folder = what.run.folder / "attacks" / file_name(name)
     if folder is None:
         return Answer(report.model_dump(mode="json"), report.table())
     make_folder(folder)
@@ -150,7 +150,7 @@ def _folder(args: argparse.Namespace, what: Source, how: Attack, label: str) -> 
     prompts = None if args.prompts is None else Path(args.prompts).read_text(encoding="utf-8-sig")
     asked = [str(how), args.seed, args.rows, args.suite, prompts]
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:6]
-    return what.run.folder / "attacks" / f"{name_of(how)}-{label}-{how.budget}-{digest}"
+    return what.run.folder / "attacks" / f"{name_of(how)}-{file_name(label)}-{how.budget}-{digest}"
 
 
 def _locked(folder: Path) -> Any:

@@ -21,6 +21,7 @@ from benchmarks.sweeps.leaderboard import Entry, Leaderboard, entry_scores, lead
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput, match
+from erase.files import file_name
 from erase.methods.registry import build, method, method_names
 from erase.model import Generator
 from erase.request import Request, run_method
@@ -109,7 +110,7 @@ def erase_and_judge(
     total, reports = len(rounds) * len(targets), {}
     for number, (round_, target) in enumerate((r, t) for r in rounds for t in targets):
         job = round_.job(target, suite, model)
-        path = folder / round_.label / f"{target.label}.json"
+        path = folder / round_.label / f"{file_name(target.label)}.json"
         report = Report.kept(path, job)
         hows = attacks if target in targets[:attacked] else ()
         left = [how for how in hows if report is None or not attack_of(path, report, how)]

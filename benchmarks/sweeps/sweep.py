@@ -15,6 +15,7 @@ from benchmarks.attacks.registry import build as build_attack
 from benchmarks.suites.suite import Suite, Target, chosen, load_suite
 from erase.concept import Kind
 from erase.errors import BadInput, match, nearest, plain
+from erase.files import file_name
 from erase.methods.registry import build, method, method_names
 
 VERSION = 1
@@ -131,7 +132,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Its place below the sweep's folder."""
-        return f"{_filed(self.variant.label)}/{_filed(self.target.label)}-{self.seed}"
+        return f"{file_name(self.variant.label)}/{file_name(self.target.label)}-{self.seed}"
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -213,8 +214,3 @@ def _told(path: Path, error: ValidationError) -> BadInput:
         return nearest(place[-1], list(kind.model_fields), f"key of sweep file {path.name}")
     where = ".".join(place)
     return BadInput(f"Sweep file {path}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}.")
-
-
-def _filed(name: str) -> str:
-    """A name as a folder can have it."""
-    return "".join(letter if letter.isalnum() or letter in "-_.=," else "_" for letter in name)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from erase.edit import Edit
-from erase.files import replace, write_text
+from erase.files import file_name, replace, write_text
 from erase.gan.feedback import clicks
 from erase.methods.uce import UCE
 from erase.provenance import erased_names
@@ -43,3 +43,11 @@ def test_a_mark_of_the_editor_is_no_part_of_a_text(tmp_path: Path) -> None:
     assert UCE(templates=(f"@{captions}",)).templates == ("a photo of {}", "a drawing of {}")
     marks.write_text(BOM + json.dumps({"yes": list(range(8)), "no": list(range(8, 16))}), encoding="utf-8")
     assert {side: len(seeds) for side, seeds in clicks(marks).items()} == {"yes": 8, "no": 8}
+
+
+@pytest.mark.parametrize("text", ["..", ".", "/../../../escaped", "a/b", "c:\\d", "...", "Van Gogh"])
+def test_a_name_leads_nowhere_else(text: str, tmp_path: Path) -> None:
+    place = tmp_path / file_name(text)
+    assert place.resolve().parent == tmp_path.resolve()
+    assert place != tmp_path
+    assert file_name("uce, beta=0.5-Van_Gogh") == "uce,_beta=0.5-Van_Gogh"
