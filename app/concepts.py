@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from erase.concept import Concept, Kind
-from erase.errors import match, nearest, plain
+from erase.errors import BadInput, match, nearest, plain
 from erase.methods.guide import names_seeds
 from generators.pocket.canvas import words
 from generators.pocket.faces.words import attribute
@@ -21,6 +21,27 @@ def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | No
         spelled, known = WORDS[base](name) if base in WORDS else (name, None)
         made.append(Concept(name=spelled, kind=asked or known or "object", anchor=anchor))
     return tuple(made)
+
+
+def check_synonyms(base: str, erased: Sequence[Concept], keep: Sequence[Concept]) -> None:
+    """BadInput when a kept concept is another word of the bundled model's captions for one that is to be erased."""
+    if base not in WORDS:
+        return
+    gone = {_label(concept.name): concept.name for concept in erased}
+    for concept in keep:
+        if (same := gone.get(_label(concept.name))) is not None and plain(same) != plain(concept.name):
+            raise BadInput(
+                f"{concept.name!r} is another word for {same!r}, so it cannot be kept while that is erased. Leave it "
+                "out of --keep."
+            )
+
+
+def _label(name: str) -> str:
+    """The label whose name or synonym this is; else the name itself."""
+    for label, others in words.SYNONYMS.items():
+        if plain(name) in (plain(label), plain(words.spoken(label)), *map(plain, others)):
+            return label
+    return plain(name)
 
 
 def _of_face(name: str) -> tuple[str, str | None]:

@@ -134,7 +134,7 @@ def read_job(args: argparse.Namespace, what: Source) -> Job:
 
     What is erased from a run is erased from its model as that run loaded it.
     """
-    from app.concepts import concepts
+    from app.concepts import check_synonyms, concepts
     from app.runs.job import Job
     from erase.provenance import check_request
 
@@ -143,6 +143,7 @@ def read_job(args: argparse.Namespace, what: Source) -> Job:
     erased = concepts(what.base, args.concept, args.kind, args.anchor)
     keep = concepts(what.base, args.keep, None)
     check_request(erased, keep)
+    check_synonyms(what.base, erased, keep)
     asked = what.loading(args)
     return Job(
         model=what.base,

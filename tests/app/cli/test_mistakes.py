@@ -68,6 +68,7 @@ def test_a_command_that_cannot_be_meant(studio: Studio, words: list[str], phrase
     [
         (["--concept", "Cats", "--method", "ucee"], ["method 'ucee'", "Did you mean 'uce'?"]),
         (["--concept", "", "--method", "uce"], ["A concept needs a name"]),
+        (["--concept", "Cats", "--keep", "kitten", "--method", "uce"], ["'kitten' is another word for 'Cats'"]),
         (["--concept", "Cats", "--anchor", "cats", "--method", "uce"], ["anchor are the same words"]),
         (["--concept", "Cats", "--concept", "cats", "--method", "uce"], ["erased twice"]),
         (["--concept", "Cats", "--keep", "Cats", "--method", "uce"], ["erased and kept"]),
