@@ -96,11 +96,11 @@ def test_names_that_lead_elsewhere_are_refused(served: Served, tmp_path: Path) -
             ("download", ("edit",)),
             ("take_off", (1,)),
         ):
-            assert "no name of a run" in refused(served, action, name, *more)
+            assert "not a valid name for a run" in refused(served, action, name, *more)
         assert "no task and no run" in refused(served, "cancel", name)
         said = refused(served, "latents", name, 0)
         assert "root:" not in said
-    assert "no name of a run" in refused(served, "measure", f"x/{MARKUP}")
+    assert "not a valid name for a run" in refused(served, "measure", f"x/{MARKUP}")
     for path in ("/etc/passwd", "../../etc/passwd", "..%2f..%2fetc%2fpasswd", f"{tmp_path}/home/tasks"):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{served.url}/gradio_api/file={path}", timeout=60)
