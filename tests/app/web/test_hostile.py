@@ -97,7 +97,7 @@ def test_names_that_lead_elsewhere_are_refused(served: Served, tmp_path: Path) -
             ("take_off", (1,)),
         ):
             assert "not a valid name for a run" in refused(served, action, name, *more)
-        assert "no task and no run" in refused(served, "cancel", name)
+        assert "neither a task nor a run" in refused(served, "cancel", name)
         said = refused(served, "latents", name, 0)
         assert "root:" not in said
     assert "not a valid name for a run" in refused(served, "measure", f"x/{MARKUP}")
