@@ -56,8 +56,6 @@ def read_login(text: str | None) -> tuple[str, str] | None:
 
 def refuse_taken(host: str, port: int) -> None:
     """BadInput when nobody can listen there."""
-    if not 0 <= port <= 65535:
-        raise BadInput(f"--port {port} is not valid; ports are numbers from 0 to 65535.")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

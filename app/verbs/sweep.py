@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from app.cli.answer import Answer
-from app.cli.options import Parser
+from app.cli.options import COUNT, Parser
 from app.cli.progress import duration
 from erase.errors import BadInput
 from erase.files import make_folder, write_json, write_text
@@ -28,7 +28,7 @@ def sweep_options(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE.toml", help="what to sweep over")
     parser.add_argument("--out", required=True, metavar="DIR", help="one RUN folder per cell, and leaderboard.json")
     workers = "processes (default: one per GPU, else as many as the processors hold); the table does not depend on it"
-    parser.add_argument("--workers", type=int, metavar="N", help=workers)
+    parser.add_argument("--workers", type=COUNT, metavar="N", help=workers)
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run on a Ray cluster that sees --out; `local` starts one here"
     )
@@ -41,8 +41,6 @@ def sweep(args: argparse.Namespace) -> Answer:
     path, out = Path(args.file), Path(args.out)
     plan = read_sweep(path)
     wanted = cells(plan)
-    if args.workers is not None and args.workers < 1:
-        raise BadInput(f"--workers {args.workers} is not valid; it takes a whole number from 1 on.")
     make_folder(out)
     with _held(out):
         write_text(out / "sweep.toml", path.read_text(encoding="utf-8"))

@@ -218,7 +218,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         list(engines.ray([], doing, Setting(1, {}), "local"))
 
 
-@pytest.mark.parametrize(("words", "says"), [(["--workers", "0"], "--workers 0"), ([], "names no concept")])
+@pytest.mark.parametrize(("words", "says"), [(["--workers", "0"], "0 is not valid"), ([], "names no concept")])
 def test_a_sweep_that_cannot_be_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:

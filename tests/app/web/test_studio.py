@@ -270,8 +270,8 @@ def test_other_machines_need_a_login() -> None:
         serve.serve(parse(["serve", "--host", "0.0.0.0"]))
     with pytest.raises(BadInput, match="both not empty"):
         serve.serve(parse(["serve", "--auth", "me:"]))
-    with pytest.raises(BadInput, match="ports are numbers"):
-        serve.refuse_taken("127.0.0.1", 70_000)
+    with pytest.raises(BadInput, match="--port: 70000 is not valid"):
+        parse(["serve", "--port", "70000"])
 
 
 def test_a_missing_gradio_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
