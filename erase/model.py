@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from erase.concept import Concept, Kind
 from erase.errors import BadInput, match, nearest, plain
+from erase.noise import NoisePath
 from erase.work import Work
 
 __all__ = [
@@ -79,8 +80,8 @@ class Codes:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """DDIM rollouts, on the CPU: latents z [n steps c h w] as the network received them at times t [steps], and its two
-    predictions of the noise at each, with the prompt (present) and without (absent), shaped like z."""
+    """Rollouts, on the CPU: latents z [n steps c h w] as the network received them at times t [steps], and its two
+    predictions at each, with the prompt (present) and without (absent), shaped like z."""
 
     z: Tensor
     t: Tensor
@@ -105,19 +106,30 @@ class Generator(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def readers(self) -> dict[str, nn.Linear]:
-        """Every linear layer that reads codes, by its dotted name under `network`."""
-        ...
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The code spaces by which text, or a style, enters; `contrast` and `resting_codes` mean the first by default.
 
-    def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
-        """The codes of each of the concept's phrases, in each template, beside its anchor's in the same template.
-
-        `last` is the last subject token (the first end row where the phrase is empty), `tail` that one and all after
-        it, `all` every row. A template has one {} where the words go.
+        One for most; a joint transformer has `sequence`, codes of tokens, and `pooled`, one code for the whole prompt.
         """
         ...
 
-    def resting_codes(self) -> Tensor:
+    def readers(self, space: str | None = None) -> dict[str, nn.Linear]:
+        """Every linear layer that reads codes, of one space or of all, by its dotted name under `network`."""
+        ...
+
+    def contrast(
+        self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",), space: str | None = None
+    ) -> Contrast:
+        """The codes of each of the concept's phrases, in each template, beside its anchor's in the same template.
+
+        `last` is the last subject token (the first end row where the phrase is empty), `tail` that one and all after
+        it, `all` every row. Where tokens see what follows them, `tail` begins with the first subject token. A pooled
+        space has one row a sentence. A template has one {} where the words go.
+        """
+        ...
+
+    def resting_codes(self, space: str | None = None) -> Tensor:
         """The codes every image reads [n code]: the start code and all codes of the empty prompt."""
         ...
 
@@ -133,15 +145,15 @@ class Generator(Protocol):
 
 
 class Denoiser(Generator, Protocol):
-    """A text-to-image diffusion model, spoken to in ε whatever it was trained to predict."""
+    """A text-to-image diffusion or flow model, spoken to in the prediction that its `path` names."""
 
     latent_shape: tuple[int, int, int]
     default_steps: int
     default_guidance: float
 
     @property
-    def alphas_cumprod(self) -> Tensor:
-        """ᾱ [T], float64 on the CPU."""
+    def path(self) -> NoisePath:
+        """The noise levels by time, and what `predict` predicts."""
         ...
 
     def encode(self, prompts: Sequence[str]) -> Codes:
@@ -181,12 +193,11 @@ class Denoiser(Generator, Protocol):
         """
         ...
 
-    def predict_noise(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
-        """ε [n c h w] for latents z at times t ([n] or scalar, long); v-models are converted inside."""
-        ...
+    def predict(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
+        """What `path.predicts` says, [n c h w], of latents z at times t ([n] or scalar, long), in the dtype of z.
 
-    def add_noise(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """√ᾱ·z0 + √(1−ᾱ)·noise."""
+        ε of a diffusion model (v-models are converted inside), the velocity of a flow model.
+        """
         ...
 
     def noise(self, shots: Sequence[Shot]) -> Tensor:
@@ -209,7 +220,7 @@ class Denoiser(Generator, Protocol):
         ...
 
     def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:
-        """Guided DDIM rollouts (η = 0) with everything the network saw and said on the way."""
+        """Guided deterministic rollouts with everything the network saw and said on the way."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -285,7 +296,7 @@ def require(model: Generator, needs: type, method: str) -> None:
     """Raises BadInput unless the model is of the family a method works on."""
     # One telling attribute, not isinstance: before Python 3.12 that would compute every property, fingerprint too.
     told_by, family = {
-        Denoiser: ("predict_noise", "a diffusion model"),
+        Denoiser: ("predict", "a diffusion or flow model"),
         Gan: ("synthesis", "a GAN"),
         Generator: ("readers", "a generator"),
     }[needs]

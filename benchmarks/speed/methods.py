@@ -208,7 +208,7 @@ class _Run:
 @torch.no_grad()
 def _first_call(model: Denoiser) -> None:
     """Whatever a first call sets up is charged to neither side."""
-    model.predict_noise(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
+    model.predict(model.noise([Shot(0)]), torch.tensor([1], device=model.device), model.encode([""]))
 
 
 def _marked(work: Work[Edit], forwards: Callable[[], int], marks: list[tuple[str, float, int]]) -> Work[Edit]:
@@ -252,7 +252,7 @@ def _held_out(
                 errors = []
                 for step, t in enumerate(walked.t):
                     z = walked.z[:, step].to(model.device, model.dtype)
-                    said = model.predict_noise(z, t.to(model.device).expand(rollouts), codes).float().cpu()
+                    said = model.predict(z, t.to(model.device).expand(rollouts), codes).float().cpu()
                     errors.append((said - target[:, step]).square().mean())
                     yield Step(f"held-out lessons, {name}", step + 1, len(walked.t))
                 losses[name] = float(torch.stack(errors).mean())

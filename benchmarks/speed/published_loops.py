@@ -40,7 +40,7 @@ def published_esd(model: Denoiser, concept: Concept, *, iterations: int, lr: flo
     optimiser = torch.optim.Adam([parameters[name] for name in names], lr=lr)
     with torch.no_grad():
         codes = model.encode([concept.phrases[0], ""])
-    gap = len(model.alphas_cumprod) // GRID
+    gap = len(model.path) // GRID
 
     for step in range(iterations):
         draw = stream(seed, "published", step)
@@ -51,10 +51,10 @@ def published_esd(model: Denoiser, concept: Concept, *, iterations: int, lr: flo
             z = _guided(student, z, t, gap, codes)
         t = torch.randint(gap * k, gap * (k + 1), (1,), generator=draw).to(model.device)
         with torch.no_grad():
-            absent = model.predict_noise(z, t, codes[1])
-            present = model.predict_noise(z, t, codes[0])
+            absent = model.predict(z, t, codes[1])
+            present = model.predict(z, t, codes[0])
         with torch.enable_grad():
-            said = student.predict_noise(z, t, codes[0]).float()
+            said = student.predict(z, t, codes[0]).float()
             loss = (said - (absent - ETA * (present - absent)).float()).square().mean()
             optimiser.zero_grad()
             loss.backward()
@@ -90,7 +90,7 @@ def published_advunlearn(
 
     @torch.no_grad()
     def teacher(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return model.predict_noise(z, t, clean[0]), model.predict_noise(z, t, clean[1])
+        return model.predict(z, t, clean[0]), model.predict(z, t, clean[1])
 
     for step in range(iterations):
         draw = stream(seed, "published", step)
@@ -101,19 +101,19 @@ def published_advunlearn(
             present, _absent = teacher(z, t)
             used = free.detach().clone()
             with torch.enable_grad():
-                (student.predict_noise(z, t, placed.read(student, free)) - present).float().square().mean().backward()
+                (student.predict(z, t, placed.read(student, free)) - present).float().square().mean().backward()
             attacker.step()
         z, t = _lesson(model, draw, clean)
         present, absent = teacher(z, t)
         rows = torch.randint(len(retained), (5,), generator=draw).tolist()
         kept = [(row, *_lesson(model, draw, Codes.cat([others[row], others[-1]]))) for row in rows]
         with torch.enable_grad():
-            said = student.predict_noise(z, t, placed.read(student, used)).float()
+            said = student.predict(z, t, placed.read(student, used)).float()
             loss = (said - (absent - ETA * (present - absent)).float()).square().mean()
             for row, at, time in kept:
                 with torch.no_grad():
-                    goal = model.predict_noise(at, time, others[row])
-                kept_said = student.predict_noise(at, time, student.encode([retained[row]]))
+                    goal = model.predict(at, time, others[row])
+                kept_said = student.predict(at, time, student.encode([retained[row]]))
                 loss = loss + GAMMA / len(kept) * (kept_said - goal).float().square().mean()
             optimiser.zero_grad()
             loss.backward()
@@ -154,14 +154,14 @@ def published_doco(
     for step in range(iterations):
         draw = stream(seed, "published", step)
         rows = torch.randint(pictures, (2 * batch,), generator=draw)
-        t = torch.randint(len(model.alphas_cumprod), (2 * batch,), generator=draw).to(model.device)
+        t = torch.randint(len(model.path), (2 * batch,), generator=draw).to(model.device)
         noise = torch.randn(2 * batch, *model.latent_shape, generator=draw).to(model.device)
-        z = model.add_noise(z0[rows].to(model.device, torch.float32), noise, t).to(model.dtype)
+        z = model.path.add_noise(z0[rows].to(model.device, torch.float32), noise, t).to(model.dtype)
         with torch.no_grad():
             told = model.encode([text] * batch + [instead] * batch)
-            taught = model.predict_noise(z[:batch], t[:batch], told[batch:]).float()
+            taught = model.predict(z[:batch], t[:batch], told[batch:]).float()
         with torch.enable_grad():
-            said = student.predict_noise(z, t, told).float()
+            said = student.predict(z, t, told).float()
             doubts = critic.doubts(said[:batch], only)
             retain = (said[batch:] - noise[batch:]).square().mean()
             gone = dict(zip(names, torch.autograd.grad(doubts, trained, retain_graph=True), strict=True))
@@ -189,7 +189,7 @@ def _times(gap: int) -> list[int]:
 
 def _lesson(model: Denoiser, draw: torch.Generator, codes: Codes) -> tuple[Tensor, Tensor]:
     """A latent of a fresh rollout on codes [2 …] (with the prompt, without), stopped at a random time, and that."""
-    gap = len(model.alphas_cumprod) // GRID
+    gap = len(model.path) // GRID
     k = int(torch.randint(GRID, (1,), generator=draw))
     z = model.noise([Shot(int(torch.randint(2**31, (1,), generator=draw)))])
     for t in _times(gap)[: GRID - k]:
@@ -200,9 +200,7 @@ def _lesson(model: Denoiser, draw: torch.Generator, codes: Codes) -> tuple[Tenso
 @torch.no_grad()
 def _guided(model: Denoiser, z: Tensor, t: int, gap: int, codes: Codes) -> Tensor:
     """One DDIM step (η = 0) from t to t − gap under guidance."""
-    both = model.predict_noise(torch.cat([z, z]), torch.tensor([t, t], device=z.device), codes)
+    both = model.predict(torch.cat([z, z]), torch.tensor([t, t], device=z.device), codes)
     present, absent = both.chunk(2)
     noise = absent + GUIDANCE * (present - absent)
-    here, there = (float(model.alphas_cumprod[max(0, time)]) for time in (t, t - gap))
-    clean = (z - (1 - here) ** 0.5 * noise) / here**0.5
-    return there**0.5 * clean + (1 - there) ** 0.5 * noise
+    return model.path.step(noise, z, t, max(0, t - gap))

@@ -66,11 +66,11 @@ def find_inside(
             with nullcontext() if edit is None else edit.applied(model.network):
                 shown = []
                 for level in LEVELS:
-                    t = int(level * len(model.alphas_cumprod))
-                    noised = model.add_noise(z0, model.noise(shots).cpu(), torch.tensor(t))
+                    t = int(level * len(model.path))
+                    noised = model.path.add_noise(z0, model.noise(shots).cpu(), torch.tensor(t))
                     shown.append(told_apart(middle(model, noised, t, [""] * len(shots)), is_it))
                     yield Step(f"look inside {name}", len(shown), len(LEVELS) + 1)
-                last = len(model.alphas_cumprod) - 1
+                last = len(model.path) - 1
                 heard = middle(model, model.noise(shots), last, [shot.prompt for shot in shots])
             unedited = heard if edit is None else unedited
             share = math.nan if name in strangers else recognised(unedited, heard, is_it)
@@ -110,7 +110,7 @@ def middle(model: Denoiser, z: Tensor, t: int, prompts: Sequence[str], batch: in
             piece = z[start : start + batch].to(model.device, model.dtype)
             words = list(prompts[start : start + batch])
             codes: Codes = model.encode(words)
-            model.predict_noise(piece, torch.full((len(piece),), t, device=piece.device), codes)
+            model.predict(piece, torch.full((len(piece),), t, device=piece.device), codes)
     return torch.cat(parts)
 
 

@@ -308,6 +308,6 @@ def _noise(model: Denoiser, cells: Sequence[Cell], z: Tensor, t: Tensor) -> Work
         with torch.no_grad():
             codes = model.encode([cell.shot.prompt for cell in cells])
             at = z[:, step].to(model.device, model.dtype)
-            said.append(model.predict_noise(at, time.to(model.device).expand(len(at)), codes).float().cpu())
+            said.append(model.predict(at, time.to(model.device).expand(len(at)), codes).float().cpu())
         yield Step("drift", step + 1, len(t))
     return torch.stack(said, 1)

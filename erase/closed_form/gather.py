@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from erase.edit import Edit
 from erase.model import Rows
 from erase.prompts.templates import Templates, chosen
 from erase.request import Request
@@ -33,16 +35,18 @@ class Gathered:
         return {"pushed": len(self.present), "kept": len(self.kept), "resting": len(self.resting)}
 
 
-def gather(request: Request, *, rows: Rows, kept_rows: Rows, templates: Templates) -> Work[Gathered]:
-    """Everything a closed form reads of a model, one Step per concept; words alone, nothing is drawn."""
+def gather(request: Request, space: str, *, rows: Rows, kept_rows: Rows, templates: Templates) -> Work[Gathered]:
+    """Everything a closed form reads of one code space, one Step per concept; words alone, nothing is drawn."""
     model, concepts, keep = request.model, request.concepts, request.keep
     pushed, kept = [], []
     with torch.no_grad():
-        resting, pooled = model.resting_codes(), model.encode([""]).pooled is not None
+        resting = model.resting_codes(space)
+        pooled = len(model.spaces) == 1 and model.encode([""]).pooled is not None
     for done, concept in enumerate((*concepts, *keep), 1):
         erased = done <= len(concepts)
         with torch.no_grad():
-            pair = model.contrast(concept, rows if erased else kept_rows, ("{}", *chosen(templates, concept)))
+            gaps = ("{}", *chosen(templates, concept))
+            pair = model.contrast(concept, rows if erased else kept_rows, gaps, space)
         (pushed if erased else kept).append(pair)
         yield Step("encode", done, len(concepts) + len(keep))
     width = resting.shape[1]
@@ -54,6 +58,19 @@ def gather(request: Request, *, rows: Rows, kept_rows: Rows, templates: Template
         owners=tuple(len(pair.present) for pair in pushed),
         pooled=pooled,
     )
+
+
+def each_space(request: Request, solve: Callable[[str], Work[Edit]]) -> Work[Edit]:
+    """One edit of the solutions in every code space; what each says of itself stands under the space's name."""
+    found: dict[str, Edit] = {}
+    for space in request.model.spaces:
+        found[space] = yield from solve(space)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    notes = dict.fromkeys(edit.about["note"] for edit in found.values() if "note" in edit.about)
+    about: dict[str, Any] = {"spaces": {space: dict(edit.about) for space, edit in found.items()}}
+    deltas = {name: delta for edit in found.values() for name, delta in edit.deltas.items()}
+    return Edit(deltas, about | ({"note": " ".join(notes)} if notes else {}))
 
 
 def _rows(parts: Sequence[Tensor], width: int) -> Tensor:

@@ -282,7 +282,7 @@ class _Loop:
         """How far the student, shown each set of free vectors, is from drawing the concept: [n]."""
         n, count = len(free), len(lessons.z)
         codes = placed.read(self.model, free).repeat(count)
-        said = self.model.predict_noise(lessons.z.repeat(n, 1, 1, 1), lessons.t.repeat(n), codes).float()
+        said = self.model.predict(lessons.z.repeat(n, 1, 1, 1), lessons.t.repeat(n), codes).float()
         off = said - lessons.said["present"].repeat(n, 1, 1, 1)
         return off.square().mean(dim=(1, 2, 3)).view(n, count).mean(1)
 
@@ -295,12 +295,12 @@ class _Loop:
         """The same latents under the published code's labels; the teacher is asked again, for it sees the label too."""
         low, high = REPO_OFFSET
         shift = torch.randint(low, high + 1, (len(lessons.t),), generator=draws).to(lessons.t.device)
-        t = (lessons.t + shift).clamp(max=len(self.model.alphas_cumprod) - 1)
+        t = (lessons.t + shift).clamp(max=len(self.model.path) - 1)
         rollouts = [self.bank.rollouts[row] for row in lessons.rollout.tolist()]
         prompts = {"present": [r.prompt for r in rollouts], "instead": [r.instead for r in rollouts],
                    "absent": [""] * len(rollouts)}  # fmt: skip
         with substituted(self.model.network, self.masters.frozen):
-            said = {name: self.model.predict_noise(lessons.z, t, encode_all(self.model, prompts[name])).float()
+            said = {name: self.model.predict(lessons.z, t, encode_all(self.model, prompts[name])).float()
                     for name in lessons.said}  # fmt: skip
         return TrainingBatch(lessons.rollout, lessons.z, t, said)
 

@@ -41,12 +41,6 @@ POCKET: dict[str, Any] = {
 }  # fmt: skip
 
 
-def clean(model: Denoiser, z: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """The clean latent that a noise prediction amounts to:  x̂0 = (z − √(1−ᾱ) ε) / √ᾱ."""
-    signal = model.alphas_cumprod[t.cpu()].to(noise).view(-1, 1, 1, 1)
-    return (z.to(noise.dtype) - (1 - signal).sqrt() * noise) / signal.sqrt()
-
-
 class DoCo(BaseModel, frozen=True, extra="forbid"):
     """Makes what the U-Net says of a concept indistinguishable from what it says of the anchor."""
 
@@ -149,7 +143,7 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
         learns = step >= self.warmup
         losses: dict[str, float] = {}
         with torch.set_grad_enabled(learns), substituted(model.network, masters.weights()):
-            said = model.predict_noise(lessons.z, lessons.t, told).float()
+            said = model.predict(lessons.z, lessons.t, told).float()
             seen = self._seen(model, lessons, said)
             apart = (said - lessons.said).square().mean()
             if learns:
@@ -165,7 +159,7 @@ class DoCo(BaseModel, frozen=True, extra="forbid"):
         return {**losses, "apart": float(apart.detach())}
 
     def _seen(self, model: Denoiser, lessons: TrainingBatch, said: Tensor) -> Tensor:
-        return said if self.sees == "noise" else clean(model, lessons.z, lessons.t, said)
+        return said if self.sees == "noise" else model.path.to_clean(said, lessons.z, lessons.t)
 
     def _retain(
         self, model: Denoiser, masters: DeltaOptimizer, course: Course, step: int

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from erase.closed_form.fold import fold
-from erase.closed_form.gather import POOLED, Gathered, gather
+from erase.closed_form.gather import POOLED, Gathered, each_space, gather
 from erase.closed_form.subspace import Rule, centres, free_share, gram, held_change, outside, unused
 from erase.concept import Concept
 from erase.edit import Edit
@@ -78,7 +78,10 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
 
     def solve(self, request: Request) -> Work[Edit]:
         """One solve for all concepts; nothing is drawn, so the seed has no part in it."""
-        codes = yield from gather(request, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates)
+        return (yield from each_space(request, lambda space: self._solve_space(request, space)))
+
+    def _solve_space(self, request: Request, space: str) -> Work[Edit]:
+        codes = yield from gather(request, space, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates)
         B, Q = self.free(codes)
         shares = self._erasable(codes, B, Q, request.concepts)
         C = codes.present
@@ -86,7 +89,9 @@ class NullSpace(BaseModel, frozen=True, extra="forbid"):
         change = held_change(C, A, Q, self.beta)
         yield Step("solve", 1, 1)
         readers = {
-            name: layer for name, layer in request.model.readers().items() if self.readers == "kv" or name[-1] == "v"
+            name: layer
+            for name, layer in request.model.readers(space).items()
+            if self.readers == "kv" or not name.endswith("to_k")
         }
         deltas = yield from fold(readers, change)
         about: dict[str, Any] = {"rows": codes.counts, "free_directions": Q.shape[1], "erasability": shares}

@@ -118,7 +118,7 @@ def _module(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BadInput(f"The method file {file} cannot be read as Python.")
-    from erase.legacy import serve_old_names
+    from erase.methods._legacy import serve_old_names
 
     serve_old_names()
     module = importlib.util.module_from_spec(spec)

@@ -53,7 +53,7 @@ POCKET: dict[str, Any] = {"epochs": 25, "lr": 4e-3, "batch": 4, "seeds": 32, "st
 def forgetting(model: Denoiser, lessons: TrainingBatch, phrases: Phrases, w: float) -> Tensor:
     """ℓ: minus the error with which the guided model predicts the noise in the concept's pictures."""
     both = Codes.cat([phrases.told(lessons), phrases([""] * len(lessons.pictures))])
-    said = model.predict_noise(torch.cat([lessons.z] * 2), torch.cat([lessons.t] * 2), both).float()
+    said = model.predict(torch.cat([lessons.z] * 2), torch.cat([lessons.t] * 2), both).float()
     present, absent = said.chunk(2)
     return -(lessons.noise - ((1 + w) * present - w * absent)).square().mean()
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from erase.closed_form.fold import fold
-from erase.closed_form.gather import POOLED, gather
+from erase.closed_form.gather import POOLED, each_space, gather
 from erase.edit import Edit
 from erase.model import Denoiser, Rows
 from erase.prompts.templates import Templates
@@ -71,12 +71,15 @@ class UCE(BaseModel, frozen=True, extra="forbid"):
 
     def solve(self, request: Request) -> Work[Edit]:
         """One solve for all concepts; nothing is drawn, so the seed has no part in it."""
-        codes = yield from gather(request, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates)
+        return (yield from each_space(request, lambda space: self._solve_space(request, space)))
+
+    def _solve_space(self, request: Request, space: str) -> Work[Edit]:
+        codes = yield from gather(request, space, rows=self.rows, kept_rows=self.kept_rows, templates=self.templates)
         held = [codes.kept, codes.resting if self.rest else codes.resting[:0]]
         h = torch.cat([hold_weights(self.hold, len(rows)) for rows in held])
         delta = change(codes.present, codes.absent, torch.cat(held), e=self.push, h=h, damping=self.damping)
         yield Step("solve", 1, 1)
-        deltas = yield from fold(request.model.readers(), delta)
+        deltas = yield from fold(request.model.readers(space), delta)
         about: dict[str, Any] = {"rows": codes.counts | {"resting": len(held[1])}}
         if codes.pooled:
             about["note"] = POOLED

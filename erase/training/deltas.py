@@ -57,7 +57,7 @@ class NoiseTarget:
 def errors(model: Denoiser, asks: Mapping[str, NoiseTarget]) -> dict[str, Tensor]:
     """weight · mean (ε(z, t, c) − target)² of each ask; one forward for all, losses in fp32."""
     z, t = (torch.cat(parts) for parts in zip(*((ask.z, ask.t) for ask in asks.values()), strict=True))
-    said = model.predict_noise(z, t, Codes.cat([ask.codes for ask in asks.values()])).float()
+    said = model.predict(z, t, Codes.cat([ask.codes for ask in asks.values()])).float()
     parts = said.split([len(ask.z) for ask in asks.values()])
     return {
         name: ask.weight * (part - ask.target).square().mean()
@@ -88,10 +88,13 @@ def held(model: Denoiser, confine: FreezeCodes) -> dict[str, Tensor]:
     """
     if confine == "none":
         return {}
-    with torch.no_grad():
-        resting = model.resting_codes()
-    basis = span(resting[:1] if confine == "start" else resting)
-    return {f"{name}.weight": basis for name in model.readers()}
+    bases = {}
+    for space in model.spaces:
+        with torch.no_grad():
+            resting = model.resting_codes(space)
+        basis = span(resting[:1] if confine == "start" else resting)
+        bases |= {f"{name}.weight": basis for name in model.readers(space)}
+    return bases
 
 
 def span(rows: Tensor) -> Tensor:

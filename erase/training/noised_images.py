@@ -105,9 +105,9 @@ class NoisedImageCache:
         randomness = stream(self.seed, self.label, step)
         strata = torch.randperm(self.batch, generator=randomness)
         spread = (strata + torch.rand(self.batch, generator=randomness, dtype=torch.float64)) / self.batch
-        t = (spread * len(model.alphas_cumprod)).long().clamp_(max=len(model.alphas_cumprod) - 1).to(model.device)
+        t = model.path.times(spread).to(model.device)
         noise = torch.randn(self.batch, *self.z0.shape[1:], generator=randomness).to(model.device)
-        z = model.add_noise(self.z0[rows].to(model.device, torch.float32), noise, t).to(model.dtype)
+        z = model.path.add_noise(self.z0[rows].to(model.device, torch.float32), noise, t).to(model.dtype)
         said = None
         if self.said is not None:
             said = self.said[numbers.start : numbers.stop].to(model.device, torch.float32)
@@ -233,7 +233,7 @@ def _teach(
     for step in range(done, lessons):
         asked = bank.lessons(step, model)
         with torch.no_grad():
-            answer = model.predict_noise(asked.z, asked.t, phrases.instead(asked))
+            answer = model.predict(asked.z, asked.t, phrases.instead(asked))
         said[step * bank.batch : (step + 1) * bank.batch] = answer
         told = {name: said[: (step + 1) * bank.batch]}
         yield Step("teach", step + 1, lessons, state=told.copy)
@@ -245,4 +245,4 @@ def word(model: Denoiser, phrases: Phrases, lessons: TrainingBatch, student: Del
     if lessons.said is not None:
         return lessons.said
     with torch.no_grad(), substituted(model.network, student.weights()):
-        return model.predict_noise(lessons.z, lessons.t, phrases.instead(lessons)).float()
+        return model.predict(lessons.z, lessons.t, phrases.instead(lessons)).float()

@@ -157,7 +157,7 @@ def _asked(model: Denoiser, walked: Trajectory, codes: Codes) -> Iterator[Tensor
     for step, t in enumerate(walked.t):
         with torch.no_grad():
             z = walked.z[:, step].to(model.device, model.dtype)
-            prediction = model.predict_noise(z, t.to(model.device).expand(len(z)), codes).cpu()
+            prediction = model.predict(z, t.to(model.device).expand(len(z)), codes).cpu()
         yield prediction
 
 

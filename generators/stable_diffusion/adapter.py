@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from erase.concept import Concept
 from erase.errors import BadInput
 from erase.model import Codes, Contrast, Rows, Shot, Trajectory
+from erase.noise import NoisePath
 from erase.work import Step, Work, drain
 from generators.checkpoints.parts import Family, Parts
 from generators.export.formats.diffusers_folder import write
@@ -125,15 +126,17 @@ class StableDiffusion:
         return vae.to(self.device)
 
     @cached_property
-    def alphas_cumprod(self) -> Tensor:
-        """ᾱ [T], float64 on the CPU."""
-        return self.scheduler.alphas_cumprod.to("cpu", torch.float64)
+    def path(self) -> NoisePath:
+        """√ᾱ and √(1−ᾱ) by time; what `predict` says is ε, also where the U-Net was trained to say v."""
+        return NoisePath.diffusion(self.scheduler.alphas_cumprod)
 
     def ddim(self) -> Any:
         """A deterministic DDIM sampler over this model's noise levels and grid of times."""
         return DDIMScheduler.from_config(self.scheduler.config, **SAMPLERS["ddim"])
 
-    def readers(self) -> dict[str, nn.Linear]:
+    spaces = ("text",)
+
+    def readers(self, space: str | None = None) -> dict[str, nn.Linear]:
         """Every key and value layer that reads text codes, by its dotted name under `network`."""
         return {
             name: module
@@ -145,11 +148,13 @@ class StableDiffusion:
         """The codes of prompts, differentiable in the text encoders' weights."""
         return self.reading.encode(prompts, self.device)
 
-    def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
+    def contrast(
+        self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",), space: str | None = None
+    ) -> Contrast:
         """The concept's code rows beside its anchor's; `templates` are sentences with one {} where the words go."""
         return self.reading.contrast(concept, rows, templates, self.device)
 
-    def resting_codes(self) -> Tensor:
+    def resting_codes(self, space: str | None = None) -> Tensor:
         """The codes every image reads [n code]: the start code and all others of the empty prompt."""
         return self.reading.resting(self.device)
 
@@ -212,24 +217,13 @@ class StableDiffusion:
         """ε from what the U-Net said of z at t: the same, or √ᾱ·v + √(1−ᾱ)·z."""
         if self.scheduler.config.get("prediction_type", "epsilon") == "epsilon":
             return said
-        signal, noise = self._levels(t, z)
+        signal, noise = self.path.levels(t, z)
         return (signal * said + noise * z).to(z.dtype)
 
-    def predict_noise(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
+    def predict(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
         """ε [n c h w] for latents z [n c h w] at times t ([n] or scalar, long), in the dtype of z."""
         t = torch.as_tensor(t, device=z.device)
         return self.as_noise(self.unet_output(z, t, codes), z, t)
-
-    def add_noise(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """√ᾱ·z0 + √(1−ᾱ)·noise, at times t ([n] or scalar)."""
-        signal, rest = self._levels(torch.as_tensor(t), z0)
-        return (signal * z0 + rest * noise).to(z0.dtype)
-
-    def _levels(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """√ᾱ and √(1−ᾱ) at times t, shaped to multiply latents, in at least fp32."""
-        alpha = self.alphas_cumprod[t.cpu()].reshape(-1, 1, 1, 1)
-        wide = torch.promote_types(z.dtype, torch.float32)
-        return alpha.sqrt().to(z.device, wide), (1 - alpha).sqrt().to(z.device, wide)
 
     def noise(self, shots: Sequence[Shot]) -> Tensor:
         """Standard normal latents [n c h w], one CPU generator per seed."""

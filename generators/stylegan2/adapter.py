@@ -66,11 +66,15 @@ class SeededGan:
     def critic_gains(self) -> dict[str, float]:
         return {} if self.critic is None else gains(self.critic)
 
-    def readers(self) -> dict[str, nn.Linear]:
+    spaces = ("w",)
+
+    def readers(self, space: str | None = None) -> dict[str, nn.Linear]:
         """The linear layers that read codes: none, unless a family has some."""
         return {}
 
-    def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
+    def contrast(
+        self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",), space: str | None = None
+    ) -> Contrast:
         """Codes of seeds that show the concept beside those of seeds that do not; rows and templates are for words."""
         scorer, present, absent = self.scorer(concept), [], []
         with torch.no_grad():
@@ -85,7 +89,7 @@ class SeededGan:
             raise BadInput(f"Of {LOOKED_AT} images of {self.name}, {len(with_it)} show {concept.name!r}: too few.")
         return Contrast(with_it[:n], without[:n])
 
-    def resting_codes(self) -> Tensor:
+    def resting_codes(self, space: str | None = None) -> Tensor:
         return self.network.mapping.w_avg[None]
 
     def latents(self, seeds: Sequence[int]) -> Tensor:
@@ -147,7 +151,7 @@ class StyleGan(SeededGan):
         super().__init__(checkpoint.generator, checkpoint.critic, name, checkpoint.about, device=device, dtype=dtype)
         self._checkpoint = checkpoint
 
-    def readers(self) -> dict[str, nn.Linear]:
+    def readers(self, space: str | None = None) -> dict[str, nn.Linear]:
         """The affines: every layer that reads a style, ToRGB included."""
         return {
             name: module

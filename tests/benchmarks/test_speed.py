@@ -26,12 +26,12 @@ def test_the_hook_counts_samples_also_in_copies_and_goes_away() -> None:
     toy = Toy()
     z, t, codes = torch.zeros(3, 4, 8, 8), torch.tensor(5), toy.encode(["a", "b", "c"])
     with torch.no_grad(), counted(toy.network["unet"]) as forwards:
-        toy.predict_noise(z, t, codes)
-        copy.deepcopy(toy).predict_noise(z[:2], t, codes[:2])
+        toy.predict(z, t, codes)
+        copy.deepcopy(toy).predict(z[:2], t, codes[:2])
         toy.network["unet"](sample=z[:1], timestep=t, encoder_hidden_states=codes.tokens[:1])
         assert forwards() == 6
     with torch.no_grad():
-        toy.predict_noise(z, t, codes)
+        toy.predict(z, t, codes)
     assert forwards() == 6
 
 
@@ -107,10 +107,10 @@ def test_the_critic_loops_are_charged_for_the_same_steps() -> None:
 def test_its_sampler_is_plain_ddim() -> None:
     toy = Toy()
     z, codes = toy.noise([published_loops.Shot(3)]), toy.encode(["Van Gogh", ""])
-    present, absent = toy.predict_noise(torch.cat([z, z]), torch.tensor([961, 961]), codes).detach().chunk(2)
+    present, absent = toy.predict(torch.cat([z, z]), torch.tensor([961, 961]), codes).detach().chunk(2)
     noise = absent + 3 * (present - absent)
-    clean = (z - (1 - toy.alphas_cumprod[961]).sqrt() * noise) / toy.alphas_cumprod[961].sqrt()
-    expected = toy.add_noise(clean, noise, torch.tensor(941))
+    clean = (z - toy.path.noise[961] * noise) / toy.path.signal[961]
+    expected = toy.path.add_noise(clean, noise, torch.tensor(941))
     assert published_loops._guided(toy, z, 961, 20, codes) == pytest.approx(expected.numpy(), abs=1e-5)
 
 

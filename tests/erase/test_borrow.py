@@ -43,13 +43,13 @@ def test_substitutes_are_seen_and_gone_again(toy: Toy) -> None:
     name = "unet.conv_out.bias"
     before, leaf = weights(toy.network), torch.ones(4, requires_grad=True)
     z, t, codes = torch.zeros(1, 4, 8, 8), torch.tensor(3), toy.encode([""])
-    plain = toy.predict_noise(z, t, codes)
+    plain = toy.predict(z, t, codes)
     with substituted(toy.network, {name: 2 * leaf}):
-        changed = toy.predict_noise(z, t, codes)
+        changed = toy.predict(z, t, codes)
     (gradient,) = torch.autograd.grad(changed.sum(), leaf)
     assert torch.allclose(gradient, torch.full((4,), 2.0 * 64))
     assert torch.allclose(changed - plain, 2 - toy.network["unet"].conv_out.bias[None, :, None, None], atol=1e-5)
-    assert torch.equal(toy.predict_noise(z, t, codes), plain)
+    assert torch.equal(toy.predict(z, t, codes), plain)
     assert same_bits(before, weights(toy.network))
     assert isinstance(toy.network["unet"].conv_out.bias, nn.Parameter)
 

@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from erase.concept import Concept
 from erase.model import Codes, Contrast, Rows, Shot, Trajectory
+from erase.noise import NoisePath
 from erase.work import Step, Work
 
 LENGTH, VOCABULARY = 16, 2000
@@ -72,6 +73,8 @@ class Toy:
         self.network = nn.ModuleDict({"unet": unet, "text": text}).to(dtype).eval()
         # A gentle schedule: an untrained network takes no noise away, and the usual one would blow latents up.
         self.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 2e-3, 1000, dtype=torch.float64), 0)
+        level = self.alphas_cumprod.float()
+        self.path = NoisePath(level.sqrt().double(), (1 - level).sqrt().double())
 
     @property
     def device(self) -> torch.device:
@@ -88,7 +91,9 @@ class Toy:
             digest.update(name.encode() + weight.detach().double().numpy().tobytes())
         return digest.hexdigest()
 
-    def readers(self) -> dict[str, nn.Linear]:
+    spaces = ("text",)
+
+    def readers(self, space: str | None = None) -> dict[str, nn.Linear]:
         return {
             name: module
             for name, module in self.network.named_modules()
@@ -133,7 +138,9 @@ class Toy:
         finally:
             handle.remove()
 
-    def contrast(self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",)) -> Contrast:
+    def contrast(
+        self, concept: Concept, rows: Rows = "last", templates: Sequence[str] = ("{}",), space: str | None = None
+    ) -> Contrast:
         present, absent = [], []
         for template in templates:
             for phrase in concept.phrases:
@@ -149,15 +156,11 @@ class Toy:
         last = head if words else head + 1  # of an empty phrase the first end row, not the word before it
         return {"last": codes[last : last + 1], "tail": codes[last:], "all": codes}[rows]
 
-    def resting_codes(self) -> Tensor:
+    def resting_codes(self, space: str | None = None) -> Tensor:
         return self.encode([""]).tokens[0]
 
-    def predict_noise(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
+    def predict(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
         return self.network["unet"](z, t, encoder_hidden_states=codes.tokens).sample
-
-    def add_noise(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        signal = self.alphas_cumprod[t.cpu()].to(z0).view(-1, 1, 1, 1)
-        return signal.sqrt() * z0 + (1 - signal).sqrt() * noise
 
     def noise(self, shots: Sequence[Shot]) -> Tensor:
         drawn = [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(shot.seed)) for shot in shots]
@@ -186,7 +189,7 @@ class Toy:
             codes = Codes.cat([present, self.encode([""] * len(shots))])
         for step, (now, then) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True), 1):
             with torch.no_grad():
-                both = self.predict_noise(torch.cat([z, z]), torch.tensor(now, device=self.device), codes)
+                both = self.predict(torch.cat([z, z]), torch.tensor(now, device=self.device), codes)
                 present, absent = both.chunk(2)
                 seen.append((z.cpu(), present.cpu(), absent.cpu()))
                 noise = absent + guidance * (present - absent)

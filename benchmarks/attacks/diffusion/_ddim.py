@@ -1,4 +1,4 @@
-"""Guided DDIM (η = 0) as the probes need it: begun by one set of weights and ended by another, or held to a mask."""
+"""Guided deterministic sampling: begun by one set of weights and ended by another, or held to a mask."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ from torch import Tensor
 
 from erase.model import Codes, Denoiser
 from erase.work import Step, Work
-
-
-def grid(model: Denoiser, steps: int) -> list[int]:
-    """Times from the noisiest down, evenly spaced: 999, 979 … 19 for 50 of 1000."""
-    total = len(model.alphas_cumprod)
-    return [round(total - total * step / steps) - 1 for step in range(steps)]
 
 
 def walk(
@@ -36,12 +30,8 @@ def walk(
         with torch.no_grad():
             z = z if held is None else held(z, now)
             t = torch.full((2 * len(z),), now, device=z.device)
-            present, absent = model.predict_noise(torch.cat([z, z]), t, codes).chunk(2)
-            noise = absent + scale * (present - absent)
-            here = float(model.alphas_cumprod[now])
-            there = 1.0 if then is None else float(model.alphas_cumprod[then])
-            clean = (z - (1 - here) ** 0.5 * noise) / here**0.5
-            z = there**0.5 * clean + (1 - there) ** 0.5 * noise
+            present, absent = model.predict(torch.cat([z, z]), t, codes).chunk(2)
+            z = model.path.step(absent + scale * (present - absent), z, now, then)
         yield Step("denoise", place, len(times))
     return z
 

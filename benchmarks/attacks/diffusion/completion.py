@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.diffusion._ddim import both_halves, grid, walk
+from benchmarks.attacks.diffusion._ddim import both_halves, walk
 from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets
 from benchmarks.suites.prompts import Row
 from erase.work import Work
@@ -62,7 +62,7 @@ class Completion(BaseModel, frozen=True, extra="forbid"):
 
     def _completed(self, aim: AttackTarget, rows: Sequence[Row], length: int) -> Work[Tensor]:
         """Final latents [n c h w]: the first `length` steps by the unedited weights, the others by the edited ones."""
-        model, times = aim.model, grid(aim.model, self.steps)
+        model, times = aim.model, aim.model.path.grid(self.steps)
         prompts, guidance = [row.prompt for row in rows], torch.tensor([aim.guidance(row) for row in rows])
         start = model.noise([row.shot for row in rows])
         early, late = times[:length], times[length:]

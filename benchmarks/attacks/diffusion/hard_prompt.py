@@ -177,12 +177,12 @@ class _Teacher:
             clean = torch.stack([aim.clean[search.row] for search in self.searches]).to(model.device, model.dtype)
         for step in range(self.count):
             draws = [stream(aim.seed, "lesson", search.row.key, search.steps + step) for search in self.searches]
-            times = [int(torch.randint(len(model.alphas_cumprod), (1,), generator=draw)) for draw in draws]
+            times = [int(torch.randint(len(model.path), (1,), generator=draw)) for draw in draws]
             t = torch.tensor(times, device=model.device)
             noise = torch.stack([torch.randn(model.latent_shape, generator=draw) for draw in draws]).to(clean)
             with torch.no_grad():
-                z = model.add_noise(clean, noise, t)
-                self.lessons.append((z, t, model.predict_noise(z, t, codes)))
+                z = model.path.add_noise(clean, noise, t)
+                self.lessons.append((z, t, model.predict(z, t, codes)))
             yield Step("teach", step + 1, self.count)
 
     def gradients(self, step: int, tokens: Sequence[Sequence[int]]) -> tuple[list[Tensor], float]:
@@ -193,7 +193,7 @@ class _Teacher:
         vectors = model.embed(ids).detach().requires_grad_(True)
         with torch.enable_grad():
             codes: Codes = model.read(ids, vectors)
-            loss = (model.predict_noise(z, t, codes) - target).square().flatten(1).mean(1)
+            loss = (model.predict(z, t, codes) - target).square().flatten(1).mean(1)
             (gradient,) = torch.autograd.grad(loss.sum(), vectors)
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         found = [wide[place, search.places] for place, search in enumerate(self.searches)]

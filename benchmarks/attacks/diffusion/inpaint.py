@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from benchmarks.attacks.diffusion._ddim import both_halves, grid, walk
+from benchmarks.attacks.diffusion._ddim import both_halves, walk
 from benchmarks.attacks.engine import AttackTarget, Candidate, Presets, budgets
 from benchmarks.suites.prompts import Row
 from erase.model import Shot
@@ -67,13 +67,13 @@ class Inpaint(BaseModel, frozen=True, extra="forbid"):
             noise = torch.stack(
                 [torch.randn(model.latent_shape, generator=stream(seed, "around", t)) for seed in seeds]
             ).to(z)
-            return torch.where(around, model.add_noise(clean, noise, torch.full((len(z),), t, device=z.device)), z)
+            return torch.where(around, model.path.add_noise(clean, noise, torch.full((len(z),), t, device=z.device)), z)
 
         with aim.applied():
             filled = yield from walk(
                 model,
                 model.noise([Shot(seed >> 32) for seed in seeds]),
-                grid(model, self.steps),
+                model.path.grid(self.steps),
                 both_halves(model, [search.row.prompt for search in going]),
                 torch.tensor([aim.guidance(search.row) for search in going]),
                 held=held,

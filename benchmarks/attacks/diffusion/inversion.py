@@ -95,9 +95,10 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
             for step in range(self.budget):
                 draw = stream(aim.seed, "inversion", step)
                 picked = torch.randint(len(rows), (self.pictures_per_step,), generator=draw)
-                t = torch.randint(len(model.alphas_cumprod), (len(picked),), generator=draw).to(model.device)
+                t = torch.randint(len(model.path), (len(picked),), generator=draw).to(model.device)
                 noise = torch.randn((len(picked), *model.latent_shape), generator=draw).to(model.device, model.dtype)
-                z = model.add_noise(clean[picked].to(noise), noise, t)
+                z = model.path.add_noise(clean[picked].to(noise), noise, t)
+                target = model.path.target(clean[picked].to(noise), noise)
                 own = model.embed(ids[picked]).detach()
                 with torch.enable_grad():
                     vectors = own.scatter(
@@ -105,7 +106,7 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
                         at[picked][..., None].expand(-1, -1, own.shape[-1]),
                         word.to(own.dtype).expand(len(picked), -1, -1),
                     )
-                    off = model.predict_noise(z, t, model.read(ids[picked], vectors)) - noise
+                    off = model.predict(z, t, model.read(ids[picked], vectors)) - target
                     loss = off.float().square().mean()
                     (word.grad,) = torch.autograd.grad(loss, word)
                 adam.step()

@@ -116,13 +116,13 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
                 for search in live
             ]
         ).to(model.device, model.dtype)
-        t = torch.tensor([round(level * len(model.alphas_cumprod)) for level in levels], device=model.device)
+        t = torch.tensor([round(level * len(model.path)) for level in levels], device=model.device)
         clean = torch.stack([aim.clean[search.row] for search in live]).to(noise)
         ids = model.frame([[*ahead, *search.words] for ahead, search in zip(chosen.tolist(), live, strict=True)])
         vectors = model.embed(ids).detach().requires_grad_(True)
         with torch.enable_grad():
-            said = model.predict_noise(model.add_noise(clean, noise, t), t, model.read(ids, vectors))
-            off = said.to(A.dtype) - noise.to(A.dtype)
+            said = model.predict(model.path.add_noise(clean, noise, t), t, model.read(ids, vectors))
+            off = said.to(A.dtype) - model.path.target(clean, noise).to(A.dtype)
             # Rows share the sum and nothing else, so each has the gradient of its own mean.
             loss = (off.square() if self.loss == "mse" else off.abs()).flatten(1).mean(1)
             (gradient,) = torch.autograd.grad(loss.sum(), vectors)

@@ -25,6 +25,7 @@ from generators.assets import FOLDER
 from generators.pocket.canvas import data
 from generators.pocket.train.assemble import assemble, unpack
 from generators.pocket.train.clip import train_clip, train_text
+from generators.pocket.train.flow import train_flow, train_flow_vae
 from generators.pocket.train.loop import Setting
 from generators.pocket.train.probe import train_probe
 from generators.pocket.train.retrained import keep_retrained
@@ -39,6 +40,8 @@ STAGES: dict[str, Callable[[Setting], None]] = {
     "decoder": train_decoder,
     "unet": train_unet,
     "assemble": assemble,
+    "flow-vae": train_flow_vae,
+    "flow": train_flow,
     "retrained": keep_retrained,
     "unpack": unpack,
 }

@@ -31,8 +31,8 @@ class Setting:
     compile: bool
     without: Sequence[str] = ()
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+    def autocast(self, *, enabled: bool = True) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def stream(self, *purpose: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(hash(purpose) % 2**63)

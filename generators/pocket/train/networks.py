@@ -12,6 +12,7 @@ from generators.pocket.canvas.tokens import CONTEXT, FOLDER
 
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 192, 4, 3
 LATENT_CHANNELS, LATENT_SIDE = 32, 8
+FLOW_CHANNELS, FLOW_SIDE, FLOW_SEQUENCE_WIDTH, FLOW_POOLED_WIDTH = 8, 16, 64, 48
 
 
 def vocabulary_size() -> int:
@@ -39,6 +40,56 @@ def unet() -> Any:
         block_out_channels=(96, 192), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
         cross_attention_dim=TEXT_WIDTH, attention_head_dim=4, norm_num_groups=16,
+    )  # fmt: skip
+
+
+def flow_vae() -> Any:
+    """pocket-flow's AutoencoderKL, factor 4: 16 × 16 × 8 latents, which FLUX packs into 64 tokens of 32 channels."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        sample_size=64, latent_channels=FLOW_CHANNELS, block_out_channels=(16, 24, 40),
+        layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0,
+    )  # fmt: skip
+
+
+def flow_transformer() -> Any:
+    """FluxTransformer2DModel without a guidance embedding, as in FLUX.1 schnell: two joint and four single blocks."""
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel(
+        in_channels=4 * FLOW_CHANNELS, num_layers=2, num_single_layers=4, attention_head_dim=32,
+        num_attention_heads=4, axes_dims_rope=(8, 12, 12),
+        joint_attention_dim=FLOW_SEQUENCE_WIDTH, pooled_projection_dim=FLOW_POOLED_WIDTH, guidance_embeds=False,
+    )  # fmt: skip
+
+
+def flow_pooled() -> Any:
+    """A small CLIPTextModel, whose pooled vector is FLUX's second way for text; it shares pocket-sd's tokenizer."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    size = vocabulary_size()
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=size, hidden_size=FLOW_POOLED_WIDTH, intermediate_size=4 * FLOW_POOLED_WIDTH,
+            num_hidden_layers=2, num_attention_heads=3, max_position_embeddings=CONTEXT, hidden_act="gelu",
+            bos_token_id=size - 2, eos_token_id=size - 1, pad_token_id=size - 1,
+        )
+    )  # fmt: skip
+
+
+def flow_sequence(vocabulary: int) -> Any:
+    """A small T5EncoderModel (gated GELU, as T5 1.1), whose token codes are FLUX's first way for text."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=vocabulary, d_model=FLOW_SEQUENCE_WIDTH, d_kv=16, d_ff=2 * FLOW_SEQUENCE_WIDTH, num_layers=2,
+            num_heads=4, feed_forward_proj="gated-gelu", dropout_rate=0.0, pad_token_id=0, eos_token_id=1,
+            relative_attention_num_buckets=16, relative_attention_max_distance=32,
+        )
     )  # fmt: skip
 
 

@@ -164,7 +164,7 @@ def test_found_tokens_denoise_better_than_random_ones() -> None:
         with torch.no_grad(), edit.applied(toy.network):
             ids = toy.frame([tokens])
             codes = toy.read(ids, toy.embed(ids)).repeat(24)
-            return float((toy.predict_noise(toy.add_noise(aim.clean[row], noise, t), t, codes) - noise).square().mean())
+            return float((toy.predict(toy.path.add_noise(aim.clean[row], noise, t), t, codes) - noise).square().mean())
 
     own = toy.tokens(row.prompt)
     others = [loss([*torch.randint(2, 2000, (3,), generator=stream(2, "other", k)).tolist(), *own]) for k in range(20)]

@@ -25,7 +25,7 @@ def test_the_anchor_s_own_words_give_no_gradient(toy: Toy) -> None:
     z, t = torch.randn(2, *toy.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 800])
     with torch.no_grad():
         anchor, concept = toy.encode(["painting"] * 2), toy.encode(["Van Gogh"] * 2)
-        said = toy.predict_noise(z, t, anchor)
+        said = toy.predict(z, t, anchor)
     masters = DeltaOptimizer(toy.network, select(toy.network, "kv"), lr=1e-3)
 
     def gradient(codes: Any) -> float:
@@ -93,7 +93,7 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
         edit = drain(run_method(Ablation(**knobs), Request(toy, [cats], [kept])))
         [z0] = drain(toy.latents([shot], steps=3, guidance=6.0))
         with torch.no_grad(), edit.applied(toy.network):
-            said = toy.predict_noise(toy.add_noise(z0.repeat(8, 1, 1, 1), noise, t), t, toy.encode(["Dogs"]).repeat(8))
+            said = toy.predict(toy.path.add_noise(z0.repeat(8, 1, 1, 1), noise, t), t, toy.encode(["Dogs"]).repeat(8))
         return float((said - noise).square().mean())
 
     assert error(5.0) < 0.9 * error(0.0)

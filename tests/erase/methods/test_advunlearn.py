@@ -121,11 +121,11 @@ def test_the_attack_lowers_its_loss_on_a_fixed_lesson_and_leaves_the_model_alone
     placed = place(toy, toy.tokens("a cat"), 2, "prefix")
     z, t = torch.randn(2, *toy.latent_shape, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 700])
     with torch.no_grad():
-        goal = toy.predict_noise(z, t, toy.encode(["a dog", "a dog"]))
+        goal = toy.predict(z, t, toy.encode(["a dog", "a dog"]))
 
     def loss(_: int, free: torch.Tensor) -> torch.Tensor:
         codes = placed.read(toy, free).repeat(2)
-        return (toy.predict_noise(z, t, codes) - goal).square().mean()[None]
+        return (toy.predict(z, t, codes) - goal).square().mean()[None]
 
     with borrowed(toy.network, train=False):
         _, losses = PromptOptimizer(40, 1e-2).run(random_words(toy, torch.Generator().manual_seed(0), 1, 2), loss)

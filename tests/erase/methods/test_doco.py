@@ -12,7 +12,7 @@ from torch import Tensor
 from erase.borrow import borrowed
 from erase.concept import Concept
 from erase.errors import BadInput
-from erase.methods.doco import DoCo, clean
+from erase.methods.doco import DoCo
 from erase.methods.registry import build
 from erase.request import Request, run_method
 from erase.rng import stream
@@ -101,7 +101,7 @@ def test_the_discriminator_learns_from_what_was_said_before_the_student_moved(mo
     bench = Bench(lr=0.1)
     lessons = bench.course.banks["erase"].lessons(3, bench.toy)
     with torch.no_grad():
-        before = bench.toy.predict_noise(lessons.z, lessons.t, bench.course.phrases.told(lessons))
+        before = bench.toy.predict(lessons.z, lessons.t, bench.course.phrases.told(lessons))
     seen: dict[str, Tensor] = {}
 
     def learn(teacher: Tensor, student: Tensor, concept: Tensor) -> float:
@@ -178,7 +178,7 @@ def test_the_clean_latent_is_what_was_noised(toy: Toy) -> None:
         torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (0, 1)
     )
     t = torch.tensor([10, 500, 990])
-    assert torch.allclose(clean(toy, toy.add_noise(z0, noise, t), t, noise), z0, atol=1e-6)
+    assert torch.allclose(toy.path.to_clean(noise, toy.path.add_noise(z0, noise, t), t), z0, atol=1e-6)
 
 
 def test_the_student_learns_to_be_taken_for_the_teacher() -> None:

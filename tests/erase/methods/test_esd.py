@@ -34,12 +34,12 @@ def test_no_push_no_gradient(toy: Toy) -> None:
     t = torch.tensor([400, 700])
     with torch.no_grad():
         codes, rest = toy.encode(["Van Gogh", "Cats"]), toy.encode(["", ""])
-        present, absent = toy.predict_noise(shots_z, t, codes), toy.predict_noise(shots_z, t, rest)
+        present, absent = toy.predict(shots_z, t, codes), toy.predict(shots_z, t, rest)
     masters = DeltaOptimizer(toy.network, select(toy.network, "cross"), lr=1e-5)
 
     def gradient(eta: float) -> float:
         with borrowed(toy.network, train=False), substituted(toy.network, masters.weights()):
-            loss = (toy.predict_noise(shots_z, t, codes) - erased(present, absent, absent, eta)).square().mean()
+            loss = (toy.predict(shots_z, t, codes) - erased(present, absent, absent, eta)).square().mean()
         return max(float(part.abs().max()) for part in torch.autograd.grad(loss, list(masters.deltas.values())))
 
     assert gradient(-1.0) < 1e-9 < 1e-6 < gradient(1.0)
@@ -87,9 +87,9 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
         z, t = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(5)), torch.tensor(600)
         with torch.no_grad():
             codes = toy.encode(["Dogs"]).repeat(8)
-            before = toy.predict_noise(z, t, codes)
+            before = toy.predict(z, t, codes)
             with edit.applied(toy.network):
-                return float((toy.predict_noise(z, t, codes) - before).norm())
+                return float((toy.predict(z, t, codes) - before).norm())
 
     assert strayed(20.0) < 0.7 * strayed(0.0)
 

@@ -79,8 +79,8 @@ def test_scores_are_the_gradient_of_the_guided_error_over_one_epoch(toy: Toy, go
         lessons = bank.lessons(step, toy)
         seen += [repr(picture.shot) for picture in lessons.pictures]
         with borrowed(toy.network, train=False), substituted(toy.network, masters.weights()):
-            present = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))
-            absent = toy.predict_noise(lessons.z, lessons.t, toy.encode(["", ""]))
+            present = toy.predict(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))
+            absent = toy.predict(lessons.z, lessons.t, toy.encode(["", ""]))
             loss = -(lessons.noise - (8.5 * present - 7.5 * absent)).square().mean()
             for name, part in masters.gradients(loss).items():
                 expected[name] += part
@@ -95,10 +95,10 @@ def test_the_branch_without_a_prompt_is_without_it(toy: Toy, gogh: Concept) -> N
     asked: list[Codes] = []
 
     class Listener(Toy):
-        def predict_noise(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
+        def predict(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
             asked.append(codes)
             assert torch.equal(z[: len(z) // 2], z[len(z) // 2 :]) and torch.equal(t[: len(t) // 2], t[len(t) // 2 :])
-            return super().predict_noise(z, t, codes)
+            return super().predict(z, t, codes)
 
     with torch.no_grad():
         forgetting(Listener(), lessons, prepared.phrases, 7.5)
@@ -114,8 +114,8 @@ def test_student_and_teacher_share_the_place_and_the_picture_is_the_concept_s(to
     lessons: TrainingBatch = prepared.banks["erase"].lessons(0, toy)
     assert all(picture.shot.prompt == picture.told != picture.instead for picture in lessons.pictures)
     with torch.no_grad():
-        student = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))
-        teacher = toy.predict_noise(lessons.z, lessons.t, toy.encode([p.instead for p in lessons.pictures]))
+        student = toy.predict(lessons.z, lessons.t, toy.encode([p.told for p in lessons.pictures]))
+        teacher = toy.predict(lessons.z, lessons.t, toy.encode([p.instead for p in lessons.pictures]))
     seen: list[float] = []
     drain(
         run_method(method, Request(toy, [gogh])),

@@ -52,8 +52,8 @@ def test_what_is_stored_is_what_the_teacher_says_of_the_anchor_at_that_place(toy
         assert lessons.said is not None
         for row, picture in enumerate(lessons.pictures):
             with torch.no_grad():
-                instead = toy.predict_noise(lessons.z[row][None], lessons.t[row], toy.encode([picture.instead]))
-                told = toy.predict_noise(lessons.z[row][None], lessons.t[row], toy.encode([picture.told]))
+                instead = toy.predict(lessons.z[row][None], lessons.t[row], toy.encode([picture.instead]))
+                told = toy.predict(lessons.z[row][None], lessons.t[row], toy.encode([picture.told]))
             assert torch.allclose(lessons.said[row], instead[0], atol=1e-5)
             assert not torch.allclose(lessons.said[row], told[0], atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_z_is_the_picture_under_the_noise(toy: Toy, course: Course) -> None:
     lessons = course.banks["retain"].lessons(2, toy)
     for row, picture in enumerate(lessons.pictures):
         [z0] = drain(toy.latents([picture.shot], steps=3, guidance=3.0))
-        signal = float(toy.alphas_cumprod[lessons.t[row]])
+        signal = float(toy.path.signal[lessons.t[row]]) ** 2
         assert torch.allclose(lessons.z[row], signal**0.5 * z0 + (1 - signal) ** 0.5 * lessons.noise[row], atol=1e-4)
         assert picture.told == picture.instead == picture.shot.prompt
     again = course.banks["retain"].lessons(2, toy)

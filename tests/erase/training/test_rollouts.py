@@ -44,7 +44,7 @@ def test_what_is_stored_is_what_the_teacher_says_at_that_place(toy: Toy) -> None
         said = bank.rollouts[row]
         for name, prompt in (("present", said.prompt), ("absent", ""), ("instead", said.instead)):
             with torch.no_grad():
-                fresh = toy.predict_noise(bank.z[row, step][None], bank.t[step], toy.encode([prompt]))
+                fresh = toy.predict(bank.z[row, step][None], bank.t[step], toy.encode([prompt]))
             assert torch.allclose(bank.said[name][row, step], fresh[0], atol=1e-5), name
     # Rows 0 and 4 have different words and anchors, so a swapped half would have been seen.
     assert not torch.allclose(bank.said["present"], bank.said["instead"], atol=1e-4)

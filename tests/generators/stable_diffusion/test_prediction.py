@@ -21,19 +21,19 @@ def test_noise_is_predicted_whatever_the_network_was_trained_for(models, family)
     model = models[family]
     z, codes = model.noise(SHOTS), model.encode([shot.prompt for shot in SHOTS])
     said = model.unet_output(z, T, codes)
-    alpha = model.alphas_cumprod[T].view(-1, 1, 1, 1)
+    alpha = model.scheduler.alphas_cumprod.double()[T].view(-1, 1, 1, 1)
     expected = alpha.sqrt() * said + (1 - alpha).sqrt() * z if family == "sd2" else said.double()
-    assert (model.predict_noise(z, T, codes) - expected).abs().max() <= 1e-6
-    assert (said - model.predict_noise(z, T, codes)).abs().max() > 0.1 or family != "sd2"
+    assert (model.predict(z, T, codes) - expected).abs().max() <= 1e-6
+    assert (said - model.predict(z, T, codes)).abs().max() > 0.1 or family != "sd2"
 
 
 def test_v_and_noise_describe_the_same_latents(models):
     """With v = √ᾱ·ε − √(1−ᾱ)·z0, the conversion gives back the ε that made z, to rounding in float64."""
     model = models["sd2"]
     z0, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    alpha = model.alphas_cumprod[T].view(-1, 1, 1, 1)
+    alpha = model.scheduler.alphas_cumprod.double()[T].view(-1, 1, 1, 1)
     v = alpha.sqrt() * noise - (1 - alpha).sqrt() * z0
-    assert (model.as_noise(v, model.add_noise(z0, noise, T), T) - noise).abs().max() <= 1e-12
+    assert (model.as_noise(v, model.path.add_noise(z0, noise, T), T) - noise).abs().max() <= 1e-12
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -41,16 +41,16 @@ def test_noise_is_added_as_the_schedulers_do(models, family):
     model = models[family]
     z0, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = model.ddim().add_noise(z0, noise, T)
-    assert (model.add_noise(z0, noise, T) - expected).abs().max() <= 1e-6
-    assert (model.add_noise(z0[:1], noise[:1], torch.tensor(11)) - expected[:1]).abs().max() <= 1e-6
+    assert (model.path.add_noise(z0, noise, T) - expected).abs().max() <= 1e-6
+    assert (model.path.add_noise(z0[:1], noise[:1], torch.tensor(11)) - expected[:1]).abs().max() <= 1e-6
 
 
 def test_times_may_be_one_for_all_and_latents_of_any_precision(models):
     model = models["sd2"]
     z, codes = model.noise(SHOTS), model.encode([shot.prompt for shot in SHOTS])
-    one, each = model.predict_noise(z, torch.tensor(500), codes), model.predict_noise(z, torch.full((3,), 500), codes)
+    one, each = model.predict(z, torch.tensor(500), codes), model.predict(z, torch.full((3,), 500), codes)
     assert torch.equal(one, each)
-    wide = model.predict_noise(z.double(), torch.tensor(500), codes)
+    wide = model.predict(z.double(), torch.tensor(500), codes)
     assert wide.dtype == torch.float64
     assert (wide - one).abs().max() <= 1e-5
 
@@ -61,7 +61,7 @@ def test_gradients_reach_the_codes_and_the_text_encoder(models):
     weight.requires_grad_(True)
     try:
         codes = model.encode(["a cat", "a cat", "a dog"])
-        model.predict_noise(model.noise(SHOTS), T, codes).square().mean().backward()
+        model.predict(model.noise(SHOTS), T, codes).square().mean().backward()
         assert weight.grad is not None
         assert weight.grad.abs().sum() > 0
     finally:
@@ -85,11 +85,11 @@ def test_rollout_is_deterministic_ddim_with_guidance(models, family):
         z, codes = model.noise([shot]), model.encode([shot.prompt])
         for column, t in enumerate(scheduler.timesteps):
             assert (walked.z[row, column] - z[0]).abs().max() <= close
-            with_prompt, without = model.predict_noise(z, t, codes), model.predict_noise(z, t, absent)
+            with_prompt, without = model.predict(z, t, codes), model.predict(z, t, absent)
             assert (walked.present[row, column] - with_prompt[0]).abs().max() <= close
             assert (walked.absent[row, column] - without[0]).abs().max() <= close
             noise = without + 3.0 * (with_prompt - without)
-            alpha = model.alphas_cumprod[t].float()
+            alpha = model.scheduler.alphas_cumprod[t].float()
             said = noise if kind == "epsilon" else (noise - (1 - alpha).sqrt() * z) / alpha.sqrt()
             z = scheduler.step(said, t, z, eta=0.0).prev_sample
     assert (walked.present[0] - walked.absent[0]).abs().max() > 1e-2
