@@ -164,6 +164,16 @@ class Denoiser(Generator, Protocol):
         """The sub-tokens of a prompt, without the start and end that `frame` puts around them."""
         ...
 
+    @property
+    def opening(self) -> int:
+        """How many tokens `frame` puts before a row: the start token, or none."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many sub-tokens of a prompt the text encoder reads."""
+        ...
+
     def frame(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Token numbers [n token] as the text encoder takes them: start, a row, end, padding; long rows lose words."""
         ...

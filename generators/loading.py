@@ -11,6 +11,7 @@ from erase.errors import BadInput, nearest, plain
 if TYPE_CHECKING:  # torch and diffusers are imported when a model is loaded, not when models are listed
     import torch
 
+    from generators.flow.adapter import FlowTransformer
     from generators.stable_diffusion.adapter import StableDiffusion
     from generators.stylegan2.adapter import SeededGan
 from generators.assets import BUNDLED, assets
@@ -35,8 +36,8 @@ def load(
     attention_slicing: bool = False,
     offload: bool = False,
     config: str | Path | None = None,
-) -> StableDiffusion | SeededGan:
-    """A model by bundled name, folder, single file, or hub id: Stable Diffusion, StyleGAN2 or DCGAN.
+) -> StableDiffusion | FlowTransformer | SeededGan:
+    """A model by bundled name, folder, single file, or hub id: Stable Diffusion, FLUX.1, StyleGAN2 or DCGAN.
 
     A StyleGAN2 is a folder of this studio, or a file: .safetensors, NVlabs' .pkl, rosinality's .pt; a DCGAN a .tar, or
     `dcgan-faces`. `auto`
@@ -66,9 +67,13 @@ def load(
                 raise BadInput(f"{given!r} is a StyleGAN2 and carries its own shape; leave the config folder out.")
             return _finite(adapter.StyleGan(read, str(read.about.get("name", given)), device=where, dtype=precision))
 
+    from generators.flow.adapter import FlowTransformer
+    from generators.flow.folder import FlowParts
     from generators.stable_diffusion.adapter import StableDiffusion
 
     parts = _parts(given, precision, Path(config).expanduser() if config is not None else None)
+    if isinstance(parts, FlowParts):
+        return _finite(FlowTransformer(parts, device=where))
     return _finite(StableDiffusion(parts, device=where, attention_slicing=attention_slicing, offload=offload))
 
 
@@ -110,7 +115,7 @@ def _parts(given: str, dtype: torch.dtype, config: Path | None):
                 raise BadInput(
                     f"The bundled model {name} is not at {home}; reinstall, or set STUDIO_ASSETS to its parent folder."
                 )
-            return diffusers_folder.read(home, name, dtype)
+            return _folder(home, name, dtype)
     path = Path(given).expanduser()
     if given and path.is_dir() and not (path / "model_index.json").exists() and (path / "model.safetensors").is_file():
         path = path / "model.safetensors"  # an exported checkpoint beside its card
@@ -120,15 +125,22 @@ def _parts(given: str, dtype: torch.dtype, config: Path | None):
     if config is not None:
         raise BadInput(f"A config folder goes with a single .safetensors file; {given!r} is none.")
     if given and path.is_dir():
-        return diffusers_folder.read(path, given, dtype)
+        return _folder(path, given, dtype)
     looks_local = given.startswith(("/", "./", "../", "~")) or path.suffix in (*GAN_FILES, *PICKLES)
     if looks_local:
         raise BadInput(f"There is no file or folder {given}.")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
-        return diffusers_folder.read(diffusers_folder.fetch(given), given, dtype)
+        return _folder(diffusers_folder.fetch(given), given, dtype)
     raise BadInput(
         f"{nearest(given, BUNDLED, 'model')} A folder, a .safetensors file and a hub id like owner/name work too."
     )
+
+
+def _folder(folder: Path, name: str, dtype: torch.dtype):
+    from generators.checkpoints import diffusers_folder
+    from generators.flow import folder as flow
+
+    return (flow.read if flow.is_flow(folder) else diffusers_folder.read)(folder, name, dtype)
 
 
 def _refuse_pickle(path: Path) -> None:

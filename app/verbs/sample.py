@@ -70,7 +70,7 @@ def cut(model: Any, prompts: Sequence[str]) -> Iterator[str]:
     """A sentence for each prompt of which the model's text encoder does not read the end."""
     if not hasattr(model, "frame"):  # a GAN reads none
         return
-    room = model.frame([[]]).shape[1] - 2
+    room = model.room
     for prompt in prompts:
         if len(words := model.tokens(prompt)) > room:
             yield f"The model reads {room} tokens; of this prompt it does not read: {model.spell(words[room:])!r}"

@@ -134,7 +134,7 @@ class AttackTarget:
         vectors = self.model.embed(ids).clone()
         for row, each in enumerate(tries):
             for place, vector in each.vectors.items():
-                vectors[row, 1 + place] = vector.to(vectors)
+                vectors[row, self.model.opening + place] = vector.to(vectors)
         return self.model.read(ids, vectors)
 
 

@@ -75,7 +75,7 @@ def file_rows(path: Path) -> list[Row]:
 
 def fitting(rows: Sequence[Row], model: Denoiser, added: int) -> list[Row]:
     """The same rows; BadInput for one that `added` adversarial tokens would push words out of."""
-    room = int(model.frame([[]]).shape[1]) - 2 - added
+    room = model.room - added
     for row in rows:
         if (length := len(model.tokens(row.prompt))) > room:
             raise BadInput(

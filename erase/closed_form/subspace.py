@@ -64,6 +64,8 @@ def held_change(C: Tensor, A: Tensor, Q: Tensor, beta: float) -> Tensor:
 def centres(resting: Tensor, count: int = 3) -> Tensor:
     """The start code and `count` cluster centres of the other codes every image reads [row code]."""
     others = resting[1:]
+    if not len(others):  # a pooled space has one code for the whole empty prompt
+        return resting
     middles = others[:1]
     while len(middles) < min(count, len(others)):  # begin with rows far apart, so that nothing is drawn
         middles = torch.cat([middles, others[torch.cdist(others, middles).amin(1).argmax()][None]])

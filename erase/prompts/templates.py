@@ -84,7 +84,7 @@ def require_room(model: Denoiser, concept: Concept, templates: bool | tuple[str,
 
     Such a text teaches nothing of the concept: with it and with its anchor the model reads the same.
     """
-    room = model.frame([[]]).shape[1] - 2
+    room = model.room
     for gap in ("{}", *chosen(templates, concept)):
         for words in dict.fromkeys((*concept.phrases, concept.instead)):
             needed = len(model.tokens(fill(gap.partition("{}")[0] + "{}", words)))

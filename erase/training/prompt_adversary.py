@@ -50,19 +50,19 @@ def place(model: Denoiser, words: Sequence[int], count: int, where: Place) -> Pl
     All sub-tokens stay in order; a prompt too long for the encoder loses its last words, never a free vector or the
     end. Raises BadInput if there is no room, or nothing to replace.
     """
-    room = int(model.frame([[]]).shape[1]) - 2
+    room, opening = model.room, model.opening
     if where in ("replace", "add"):
         if not words:
             raise BadInput(f"Free words cannot {where} the words of an empty prompt; put them before it (prefix).")
         kept = list(words[:room])
-        return Placed(model.frame([kept]), tuple(range(1, 1 + len(kept))), where == "add")
+        return Placed(model.frame([kept]), tuple(range(opening, opening + len(kept))), where == "add")
     if not 1 <= count < room:
         raise BadInput(f"{count} free words do not fit: this model reads {room} tokens; give 1 to {room - 1}.")
     kept = list(words[: room - count])
     before = {"prefix": 0, "suffix": len(kept), "insert": len(kept) // 2}[where]
     filler = kept[:1] or [0]
     row = [*kept[:before], *filler * count, *kept[before:]]
-    return Placed(model.frame([row]), tuple(range(1 + before, 1 + before + count)))
+    return Placed(model.frame([row]), tuple(range(opening + before, opening + before + count)))
 
 
 def ordinary(model: Denoiser) -> Tensor:

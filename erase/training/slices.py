@@ -16,6 +16,15 @@ def _weighs(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | nn.Conv2d)
 
 
+ADDED = ("add_k_proj", "add_v_proj", "add_q_proj", "to_add_out")  # what a joint block does to the text's half
+# Of a module under `transformer`, the counterpart of each slice of a U-Net: joint attention reads text by ADDED.
+TRANSFORMER: dict[str, Chosen] = {
+    "kv": lambda path, module: path[-1] in ADDED[:2],
+    "cross": lambda path, module: path[-1] in ADDED,
+    "attention": lambda path, module: "attn" in path and isinstance(module, nn.Linear),
+    "not_cross": lambda path, module: path[-1] not in ADDED and _weighs(module),
+    "full": lambda path, module: True,
+}
 # Of a module under `unet`, given its path and itself: does the slice hold its parameters?
 UNET: dict[str, Chosen] = {
     "kv": lambda path, module: "attn2" in path and path[-1] in ("to_k", "to_v"),
@@ -31,12 +40,13 @@ def select(network: nn.Module, slice: str) -> list[str]:
     """The parameter names of a slice, in the network's order.
 
     kv: weights by which cross-attention reads codes · cross: all of cross-attention · attention: all attention ·
-    not_cross: linear and convolution layers outside cross-attention · full: the whole U-Net · text: encoder layers and
-    final norm · text[1]: one layer · text[0..3]: four layers. Raises BadInput for another name or an empty slice.
+    not_cross: linear and convolution layers outside cross-attention · full: the whole U-Net or transformer · text:
+    encoder layers and final norm · text[1]: one layer · text[0..3]: four layers. In a transformer's joint blocks the
+    projections of text count as cross-attention. Raises BadInput for another name or an empty slice.
     """
     asked = re.fullmatch(r"text(?:\[(\d+)(?:\.\.(\d+))?\])?", slice)
     if slice in UNET:
-        names = _unet(network, slice)
+        names = _denoiser(network, slice)
     elif asked:
         first, last = asked.groups()
         layers = None if first is None else range(int(first), int(last or first) + 1)
@@ -48,12 +58,12 @@ def select(network: nn.Module, slice: str) -> list[str]:
     return names
 
 
-def _unet(network: nn.Module, slice: str) -> list[str]:
-    chosen = UNET[slice]
+def _denoiser(network: nn.Module, slice: str) -> list[str]:
+    chosen = {"unet": UNET[slice], "transformer": TRANSFORMER[slice]}
     return [
         f"{path}.{leaf}"
         for path, module in network.named_modules()
-        if path.split(".")[0] == "unet" and chosen(path.split("."), module)
+        if (root := path.split(".")[0]) in chosen and chosen[root](path.split("."), module)
         for leaf, _ in module.named_parameters(recurse=False)
         if slice != "kv" or leaf == "weight"
     ]

@@ -19,11 +19,14 @@ from generators.checkpoints.parts import Family, Parts, Tokenizer, read_json
 from generators.checkpoints.tensors import contents, digest
 
 PIPELINES = {"StableDiffusionPipeline": False, "StableDiffusionXLPipeline": True}
+FLOW_PIPELINES = ("FluxPipeline", "StableDiffusion3Pipeline")  # read in generators.flow
 STEM = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
+    "text_encoder_3": "model",
+    "transformer": "diffusion_pytorch_model",
 }
 TOWERS = {"unet": "unet", "text_encoder": "text", "text_encoder_2": "text_2"}
 
@@ -109,7 +112,8 @@ def _index(folder: Path) -> dict[str, Any]:
         )
     index = read_json(folder / "model_index.json")
     if index.get("_class_name") not in PIPELINES:
-        raise BadInput(f"{folder} is a {index.get('_class_name')}; possible here: {', '.join(PIPELINES)}.")
+        possible = ", ".join((*PIPELINES, *FLOW_PIPELINES))
+        raise BadInput(f"{folder} is a {index.get('_class_name')}; possible here: {possible}.")
     return index
 
 

@@ -162,6 +162,13 @@ class StableDiffusion:
         """The sub-tokens of a prompt, without start and end."""
         return self.reading.tokens(prompt)
 
+    opening = 1  # CLIP's start token
+
+    @property
+    def room(self) -> int:
+        """How many sub-tokens of a prompt are read."""
+        return self.reading.room
+
     def frame(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Token numbers [n token] as the text encoders take them; rows that are too long lose their last words."""
         return self.reading.frame(rows, self.device)

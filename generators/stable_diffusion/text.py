@@ -66,6 +66,11 @@ class Reading:
         """Token numbers that are no words, in any of the tokenizers."""
         return frozenset(number for tokenizer in self.tokenizers for number in tokenizer.all_special_ids)
 
+    @property
+    def room(self) -> int:
+        """How many sub-tokens of a prompt are read, without start and end."""
+        return self._length(0) - 2
+
     def frame(self, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
         """Start, row, end, padding [n token]: rows that are too long lose their last words, never the end."""
         tokenizer: Any = self.tokenizers[0]
@@ -132,7 +137,7 @@ class Reading:
         empty anchor is the end row that would follow the words before the gap, then the words after the gap.
         """
         pairs = [
-            (_sentence(template, phrase), _sentence(template, concept.instead))
+            (sentence(template, phrase), sentence(template, concept.instead))
             for template in templates
             for phrase in concept.phrases
         ]
@@ -191,7 +196,7 @@ class Reading:
             return self.encode([""], device).tokens[0]
 
 
-def _sentence(template: str, words: str) -> tuple[str, tuple[int, int]]:
+def sentence(template: str, words: str) -> tuple[str, tuple[int, int]]:
     """The template with the words in its gap, and the span of characters they take."""
     if template.count("{}") != 1:
         raise BadInput(f"The template {template!r} needs exactly one {{}}, where the concept goes.")

@@ -108,6 +108,8 @@ class Toy:
     def tokens(self, prompt: str) -> list[int]:
         return tokens(prompt)[1:-1]
 
+    opening, room = 1, LENGTH - 2
+
     def frame(self, rows: Sequence[Sequence[int]]) -> Tensor:
         framed = [[START, *row[: LENGTH - 2], END] for row in rows]
         return torch.tensor([row + [END] * (LENGTH - len(row)) for row in framed], device=self.device)

@@ -49,8 +49,8 @@ class Search:
 
     @property
     def places(self) -> list[int]:
-        """Where the free tokens stand, the start token counted."""
-        return [1 + place for place, token in enumerate(self.layout) if token is None]
+        """Where the free tokens stand among the prompt's."""
+        return [place for place, token in enumerate(self.layout) if token is None]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class HardPrompt(BaseModel, frozen=True, extra="forbid"):
 
     def _layout(self, aim: AttackTarget, row: Row) -> list[int | None]:
         """Only free tokens, or the prompt with one after every third of its own and at least one."""
-        room = int(aim.model.frame([[]]).shape[1]) - 2
+        room = aim.model.room
         if self.variant != "p4d-k":
             return [None] * min(self.tokens, room)
         own, layout = aim.model.tokens(row.prompt), []
@@ -196,5 +196,7 @@ class _Teacher:
             loss = (model.predict(z, t, codes) - target).square().flatten(1).mean(1)
             (gradient,) = torch.autograd.grad(loss.sum(), vectors)
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        found = [wide[place, search.places] for place, search in enumerate(self.searches)]
+        found = [
+            wide[place, [model.opening + slot for slot in search.places]] for place, search in enumerate(self.searches)
+        ]
         return found, float(loss.detach().mean())

@@ -87,7 +87,7 @@ class Inversion(BaseModel, frozen=True, extra="forbid"):
             clean = yield from aim.latents([Candidate(row, row.prompt, 0) for row in rows])
         framed = [said(aim, row.prompt, self.tokens) for row in rows]
         ids = model.frame([tokens for tokens, _, _ in framed])
-        at = torch.tensor([[1 + place for place in places] for _, places, _ in framed], device=model.device)
+        at = torch.tensor([[model.opening + place for place in places] for _, places, _ in framed], device=model.device)
         word = _first(aim, self.tokens).requires_grad_(True)
         adam = torch.optim.AdamW([word], lr=self.lr)
         states = []

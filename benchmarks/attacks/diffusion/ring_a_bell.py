@@ -92,7 +92,7 @@ class RingABell(BaseModel, frozen=True, extra="forbid"):
 
     def _searched(self, aim: AttackTarget, row: Row) -> Work[list[tuple[int, tuple[int, ...]]]]:
         words, draw = usable(aim.model).cpu(), stream(aim.seed, "genes", row.key)
-        length = min(self.length, int(aim.model.frame([[]]).shape[1]) - 2)
+        length = min(self.length, aim.model.room)
         goal = states(aim, [aim.model.tokens(row.prompt)])[0] + self.eta * direction(aim)
         alive = words[torch.randint(len(words), (self.population, length), generator=draw)]
         far = distances(aim, alive, goal)

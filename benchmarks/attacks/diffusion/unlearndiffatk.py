@@ -126,7 +126,7 @@ class UnlearnDiffAtk(BaseModel, frozen=True, extra="forbid"):
             # Rows share the sum and nothing else, so each has the gradient of its own mean.
             loss = (off.square() if self.loss == "mse" else off.abs()).flatten(1).mean(1)
             (gradient,) = torch.autograd.grad(loss.sum(), vectors)
-        ahead = gradient[:, 1 : 1 + self.tokens]
+        ahead = gradient[:, model.opening : model.opening + self.tokens]
         self._update(live, A, straight_through(ahead, table))
         return float(loss.detach().mean())
 

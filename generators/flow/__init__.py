@@ -1,0 +1,1 @@
+"""Flow transformers: Stable Diffusion 3 and FLUX.1 as Denoisers."""
