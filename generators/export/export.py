@@ -23,10 +23,12 @@ from generators.export.formats import gan
 from generators.export.modelspec import predicts_v
 from generators.export.staging import CARD, PROOF, arriving, is_file
 from generators.export.verify import Proof, prove
+from generators.flow.adapter import FlowTransformer
+from generators.stable_diffusion.adapter import StableDiffusion
 from generators.stylegan2.adapter import SeededGan, StyleGan
 
 if TYPE_CHECKING:
-    from generators.export.format import Model
+    from generators.export.format import Model, Painter
 
 # How files end that people know; a folder of such a name would only mislead.
 FILES = (
@@ -44,6 +46,7 @@ FILES = (
     ".md",
     ".png",
 )
+OF_FLOWS = ("pipeline", "kohya-lora", "diffusers-lora", "edit")
 OPTIONS = ("variant", "error", "rank", "size")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -159,6 +162,8 @@ def _refusal(model: Model, edit: Edit, name: str, asked: Asked, out: Path) -> st
         )
     if isinstance(model, StyleGan) and name not in OF_GANS:
         return f"{model.name} is a GAN, which goes out as {' or '.join(OF_GANS)}."
+    if isinstance(model, FlowTransformer) and name not in OF_FLOWS:
+        return f"{model.name} is a flow transformer, which goes out as {', '.join(OF_FLOWS)}."
     if not isinstance(model, StyleGan) and name == "gan":
         return f"{model.name} is a diffusion model; gan is for generators."
     if out.suffix in FILES and out.suffix not in form(name).files:
@@ -209,7 +214,15 @@ def _place(model: Model, edit: Edit, out: Path, kind: Form, asked: Asked) -> Pla
         kind="gan" if isinstance(model, StyleGan) else model.family,
         v_prediction=not isinstance(model, StyleGan) and predicts_v(model),
         variant=asked.variant,
+        call="" if isinstance(model, StyleGan) else _spoken_call(model),
     )
+
+
+def _spoken_call(model: Painter) -> str:
+    """The arguments of a pipeline's call beyond the prompt; a Stable Diffusion needs none."""
+    given = {} if isinstance(model, StableDiffusion) else model.stock_call(model.default_guidance)
+    steps = {"num_inference_steps": model.default_steps} if given else {}
+    return "".join(f", {name}={value!r}" for name, value in (steps | given).items())
 
 
 def _dtype_name(asked: Asked, model: Model, edit: Edit, kind: Form) -> str:

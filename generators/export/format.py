@@ -14,15 +14,17 @@ from erase.edit import Edit
 from erase.work import Work
 
 if TYPE_CHECKING:
+    from generators.flow.adapter import FlowTransformer
     from generators.stable_diffusion.adapter import StableDiffusion
     from generators.stylegan2.adapter import StyleGan
 
-    Model = StableDiffusion | StyleGan
+    Painter = StableDiffusion | FlowTransformer
+    Model = Painter | StyleGan
 
 # Each is a module of this package that defines FORM; the order is the one they are listed in.
 FORMS = ("pipeline", "single-file", "kohya-lora", "diffusers-lora", "plugin", "edit", "gan")
 OF_GANS = ("edit", "gan")
-DIFFUSION = ("unet.", "text.", "text_2.")  # how the parameters of a diffusion model begin
+DIFFUSION = ("unet.", "transformer.", "text.", "text_2.", "text_3.")  # how the parameters of a diffusion model begin
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,15 @@ class Place:
     path: str
     base: str
     prompt: str
-    kind: str  # sd1, sd2, xl or gan
+    kind: str  # sd1, sd2, xl, sd3, flux or gan
     v_prediction: bool = False
     variant: str | None = None
+    call: str = ""  # what a stock pipeline is called with beside the prompt
+
+    @property
+    def drawing(self) -> str:
+        """The line of Python that draws the prompt with a stock pipeline."""
+        return f'image = pipe("{self.prompt}"{self.call}).images[0]'
 
 
 # What writing left behind for the card: ranks and errors of a low-rank format.

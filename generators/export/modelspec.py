@@ -16,10 +16,10 @@ from erase import provenance
 from erase.edit import Edit
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion.adapter import StableDiffusion
+    from generators.export.format import Painter
 
 
-def header(model: StableDiffusion, tensors: Mapping[str, Tensor], edit: Edit, *, adapter: str | None) -> dict[str, str]:
+def header(model: Painter, tensors: Mapping[str, Tensor], edit: Edit, *, adapter: str | None) -> dict[str, str]:
     """The modelspec block of a file with these tensors; `adapter` is "lora" for one."""
     side = "x".join(str(size * model.image_scale) for size in reversed(model.latent_shape[1:]))
     gone = ", ".join(provenance.erased_names(edit.about)) or "nothing"
@@ -32,7 +32,7 @@ def header(model: StableDiffusion, tensors: Mapping[str, Tensor], edit: Edit, *,
         "description": f"Erased: {gone}, with {provenance.common_value(edit.about, 'method') or 'no method'}.",
         "date": datetime.date.today().isoformat(),
         "resolution": side,
-        "prediction_type": "v" if predicts_v(model) else "epsilon",
+        "prediction_type": None if model.family in FLOWS else "v" if predicts_v(model) else "epsilon",
         "license": model.licence or "",
         "hash_sha256": f"0x{digest(tensors)}",
     }
@@ -42,19 +42,28 @@ def header(model: StableDiffusion, tensors: Mapping[str, Tensor], edit: Edit, *,
 ORIGINAL = ("https://github.com/CompVis/stable-diffusion", "https://github.com/Stability-AI/generative-models")
 
 
-def architecture(model: StableDiffusion) -> str:
+# Flow transformers, which have no prediction type.
+FLOWS = {"flux": "flux-1-dev", "sd3": "stable-diffusion-3-medium"}
+
+
+def architecture(model: Painter) -> str:
     """The family as modelspec spells it."""
+    if model.family in FLOWS:
+        return FLOWS[model.family]
     if model.family == "sd2":
         return "stable-diffusion-v2-768-v" if predicts_v(model) else "stable-diffusion-v2-512"
     return "stable-diffusion-v1" if model.family == "sd1" else "stable-diffusion-xl-v1-base"
 
 
-def kohya(model: StableDiffusion, tensors: Mapping[str, Tensor], rank: int, comment: str, title: str) -> dict[str, str]:
+def kohya(model: Painter, tensors: Mapping[str, Tensor], rank: int, comment: str, title: str) -> dict[str, str]:
     """What sd-scripts writes into a LoRA and A1111 tells the family from; `title` is the alias that A1111 shows.
 
     Of two LoRAs with one alias A1111 finds neither, and prompts that name it stop erasing without a word.
     """
-    base = {"sd1": "sd_v1", "sd2": "sd_v2_v" if predicts_v(model) else "sd_v2", "xl": "sdxl_base_v1-0"}[model.family]
+    base = {
+        "sd1": "sd_v1", "sd2": "sd_v2_v" if predicts_v(model) else "sd_v2", "xl": "sdxl_base_v1-0",
+        "flux": "flux1", "sd3": "sd3",
+    }[model.family]  # fmt: skip
     stored = save(dict(tensors))
     body = stored[8 + int.from_bytes(stored[:8], "little") :]
     return {
@@ -72,7 +81,7 @@ def kohya(model: StableDiffusion, tensors: Mapping[str, Tensor], rank: int, comm
     }
 
 
-def predicts_v(model: StableDiffusion) -> bool:
+def predicts_v(model: Painter) -> bool:
     """Whether the U-Net predicts v rather than the noise."""
     return model.scheduler.config.get("prediction_type") == "v_prediction"
 

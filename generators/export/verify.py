@@ -23,10 +23,10 @@ from erase.model import Shot
 from erase.work import Step, Work
 from generators.checkpoints import text_encoder_edit
 from generators.export.format import Asked, Form
-from generators.export.formats.diffusers_folder import write, write_configs
+from generators.export.formats.diffusers_folder import write_configs
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion.adapter import StableDiffusion
+    from generators.export.format import Painter
 
 PROOF_STEPS = 20
 # Largest difference of a pixel when both sides compute in fp32 on the CPU, where the same kernels agree to rounding.
@@ -81,7 +81,7 @@ class Drawn:
 
 
 def prove(
-    model: StableDiffusion, edit: Edit, asked: Asked, name: str, form: Form, folder: Path, shots: Sequence[Shot]
+    model: Painter, edit: Edit, asked: Asked, name: str, form: Form, folder: Path, shots: Sequence[Shot]
 ) -> Work[Proof]:
     """Opens what `folder` holds in a clean process and compares pictures; raises Unproven where they differ."""
     steps = min(model.default_steps, PROOF_STEPS)
@@ -106,11 +106,12 @@ def prove(
         "prompts": [shot.prompt for shot in shots],
         "seeds": [shot.seed for shot in shots],
         "steps": steps,
-        "guidance": model.default_guidance,
+        "call": model.stock_call(model.default_guidance),
+        "absent": getattr(model, "absent", ()),
     }
     with tempfile.TemporaryDirectory(prefix=".base-", dir=folder.parent) as base:
         if form.adds:
-            yield from write(model, Path(base))
+            yield from model.write(Path(base))
         elif name == "single-file":
             write_configs(model, Path(base), model.dtype)
         found = yield from _stock({**request, "base": base})
@@ -129,7 +130,7 @@ def prove(
         prompts=tuple(request["prompts"]),
         seeds=tuple(request["seeds"]),
         steps=steps,
-        guidance=request["guidance"],
+        guidance=model.default_guidance,
         dtype=request["dtype"],
         device=request["device"],
         versions=versions("diffusers", "transformers", "torch", "safetensors"),
@@ -138,7 +139,7 @@ def prove(
     return proof
 
 
-def _tolerance(model: StableDiffusion, form: Form, asked: Asked, effect: float) -> tuple[float | None, str]:
+def _tolerance(model: Painter, form: Form, asked: Asked, effect: float) -> tuple[float | None, str]:
     """The bound of the mean pixel difference and its words; None where the largest must be within EXACT."""
     if not _plain(model) or ((form.file is None or not form.adds) and asked.dtype not in (None, model.dtype)):
         return ROUNDED, f"mean pixel difference ≤ {ROUNDED}, for rounding is expected"
@@ -148,7 +149,7 @@ def _tolerance(model: StableDiffusion, form: Form, asked: Asked, effect: float) 
     return bound, f"mean pixel difference ≤ {bound:.2g}, a quarter of what the edit itself changes"
 
 
-def _plain(model: StableDiffusion) -> bool:
+def _plain(model: Painter) -> bool:
     """Whether both sides compute the same to the last bits."""
     return model.dtype == torch.float32 and model.device.type == "cpu"
 

@@ -42,14 +42,17 @@ class FlowTransformer:
 
     def __init__(self, parts: FlowParts, *, device: torch.device) -> None:
         self.name, self.licence, self.parts = parts.name, parts.licence, parts
-        self.family, self.scheduler = parts.family, parts.scheduler
+        self.kind, self.family, self.scheduler = parts.family, parts.family.name, parts.scheduler
         self.network = Network(parts.transformer, parts.texts).to(device)
         self.reading = parts.family.reading(parts.components, parts.transformer.config)
         self.device, self.dtype = device, parts.transformer.dtype
         config = parts.transformer.config
-        side = int(parts.defaults.get("latent", self.family.side(config)))
-        self.latent_shape: tuple[int, int, int] = (self.family.channels(config), side, side)
+        side = int(parts.defaults.get("latent", self.kind.side(config)))
+        self.latent_shape: tuple[int, int, int] = (self.kind.channels(config), side, side)
         self.image_scale = 2 ** (len(parts.vae_config["block_out_channels"]) - 1)
+        # Components that a stock pipeline has to be told are missing.
+        gone = [each for each in self.kind.optional if each not in parts.components]
+        self.absent = [*gone, *(each.replace("text_encoder", "tokenizer") for each in gone)]
         self.embeds_guidance = bool(config.get("guidance_embeds", False))
         self.default_steps = int(parts.defaults.get("steps", 28))
         self.default_guidance = float(parts.defaults.get("guidance", 3.5 if self.embeds_guidance else 4.5))
@@ -71,11 +74,11 @@ class FlowTransformer:
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        return tuple(READERS[self.family.transformer])
+        return tuple(READERS[self.kind.transformer])
 
     def readers(self, space: str | None = None) -> dict[str, nn.Linear]:
         """The first linear layers that read codes, of one space or of all, by their dotted names under `network`."""
-        names = READERS[self.family.transformer]
+        names = READERS[self.kind.transformer]
         wanted = [f"transformer.{name}" for key in names if space in (None, key) for name in names[key]]
         return {name: self.network.get_submodule(name) for name in wanted}  # type: ignore[misc]
 
@@ -135,7 +138,7 @@ class FlowTransformer:
     def velocity(self, z: Tensor, level: Tensor, codes: Codes, guidance: float | None = None) -> Tensor:
         """u = ε − z0 for latents z [n c h w] at noise levels σ [n]; `guidance` is for models that embed theirs."""
         told = self.default_guidance if guidance is None else guidance
-        return self.family.call(self.parts.transformer, z.to(self.dtype), level, codes, told).to(z.dtype)
+        return self.kind.call(self.parts.transformer, z.to(self.dtype), level, codes, told).to(z.dtype)
 
     def predict(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
         """The velocity u = ε − z0 [n c h w] for latents z at times t ([n] or scalar, long), in the dtype of z."""
@@ -186,7 +189,19 @@ class FlowTransformer:
         z = latents.to(self.device, self.vae.dtype) / config["scaling_factor"] + (config.get("shift_factor") or 0.0)
         return (self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).float().cpu()
 
+    def write(self, folder: Path, *, dtype: torch.dtype | None = None, variant: str | None = None) -> Work[None]:
+        """Writes the model as it is now as a diffusers folder; `dtype` None keeps the loaded one."""
+        return write(self, folder, dtype=dtype, variant=variant)
+
     def save(self, folder: Path) -> None:
         """Writes the model as a diffusers folder that stock diffusers opens; BadInput if the folder holds something."""
         with arriving(Path(folder), force=False) as temporary:
-            drain(write(self, temporary))
+            drain(self.write(temporary))
+
+    def stock_call(self, guidance: float) -> dict[str, Any]:
+        """What the stock pipeline is called with, beside prompt, steps and generator, to draw what this model draws."""
+        height, width = (side * self.image_scale for side in self.latent_shape[1:])
+        call: dict[str, Any] = {"height": height, "width": width, "max_sequence_length": self.reading.longest}
+        if self.family != "flux" or self.embeds_guidance:
+            return call | {"guidance_scale": guidance}
+        return call | ({"true_cfg_scale": guidance, "negative_prompt": ""} if guidance > 1 else {})

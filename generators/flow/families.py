@@ -28,6 +28,7 @@ class Family:
     latents [n c h w] at noise levels [n], with an embedded guidance where the transformer takes one.
     """
 
+    name: str
     pipeline: str
     transformer: str
     encoders: tuple[str, ...]
@@ -106,6 +107,7 @@ def _read_sd3(parts: Any, config: Mapping[str, Any]) -> JointReading:
 
 
 FLUX = Family(
+    name="flux",
     pipeline="FluxPipeline",
     transformer="FluxTransformer2DModel",
     encoders=("text_encoder", "text_encoder_2"),
@@ -117,6 +119,7 @@ FLUX = Family(
     patch=lambda config: 2,
 )
 SD3 = Family(
+    name="sd3",
     pipeline="StableDiffusion3Pipeline",
     transformer="SD3Transformer2DModel",
     encoders=("text_encoder", "text_encoder_2"),

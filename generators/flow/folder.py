@@ -103,6 +103,7 @@ def _component(
     if component.startswith(("text_encoder", "transformer", "vae")):
         weight_files(folder, component)  # says so where there are none but pickles
         options |= {"torch_dtype" if library is diffusers else "dtype": dtype, "use_safetensors": True}
+    transformers.utils.logging.disable_progress_bar()  # it would write into the studio's own line
     try:
         part = getattr(library, kind).from_pretrained(str(folder / component), **options)
     except Exception as error:  # the libraries raise what they like for broken files
@@ -117,7 +118,9 @@ def _fingerprint(folder: Path, encoders: list[str]) -> str:
     return digest([(path, named(part)) for part in ("transformer", *encoders) for path in weight_files(folder, part)])
 
 
-def write(model: FlowTransformer, folder: Path, *, dtype: torch.dtype | None = None) -> Work[None]:
+def write(
+    model: FlowTransformer, folder: Path, *, dtype: torch.dtype | None = None, variant: str | None = None
+) -> Work[None]:
     """Writes the model as it is now as a folder that stock diffusers opens; `dtype` None keeps the loaded one."""
     dtype = dtype or model.dtype
     parts = {"transformer": model.parts.transformer, "vae": model.vae, **model.parts.texts}
@@ -127,7 +130,7 @@ def write(model: FlowTransformer, folder: Path, *, dtype: torch.dtype | None = N
         (folder / name).mkdir(parents=True, exist_ok=True)
         write_json(folder / name / "config.json", config(part, dtype))
         stem = "model" if name.startswith("text") else "diffusion_pytorch_model"
-        _save(part, folder / name / f"{stem}.safetensors", dtype)
+        _save(part, folder / name / ".".join(filter(None, (stem, variant, "safetensors"))), dtype)
         yield Step("write", done, len(parts))
     for name, part in model.parts.components.items():
         if name.startswith("tokenizer"):

@@ -27,7 +27,7 @@ def standard_noise(model: FlowTransformer, shots: Sequence[Shot]) -> Tensor:
 
 def _dynamic(model: FlowTransformer) -> float | None:
     """μ, the logarithm of the shift that a scheduler with dynamic shifting gives latents of this size."""
-    config, patch = model.scheduler.config, model.family.patch(model.parts.transformer.config)
+    config, patch = model.scheduler.config, model.kind.patch(model.parts.transformer.config)
     if not config.get("use_dynamic_shifting"):
         return None
     length = model.latent_shape[1] * model.latent_shape[2] // patch**2
@@ -46,7 +46,7 @@ def timed(model: FlowTransformer, steps: int) -> Any:
     """A fresh scheduler of the pipeline's own kind, set to so many steps."""
     scheduler = type(model.scheduler).from_config(model.scheduler.config)
     given: dict[str, Any] = {}
-    if model.family.pipeline == "FluxPipeline" and not scheduler.config.get("use_flow_sigmas"):
+    if model.kind.pipeline == "FluxPipeline" and not scheduler.config.get("use_flow_sigmas"):
         given["sigmas"] = np.linspace(1.0, 1 / steps, steps)
     else:
         given["num_inference_steps"] = steps

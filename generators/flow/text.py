@@ -58,6 +58,11 @@ class JointReading:
         """Where each encoder's token codes lie."""
         raise NotImplementedError
 
+    @property
+    def longest(self) -> int:
+        """The number of T5's tokens, which stock pipelines are told as `max_sequence_length`."""
+        raise NotImplementedError
+
     def said(self, ids: Sequence[Tensor]) -> Codes:
         """The codes of token numbers [n token], one tensor for each encoder."""
         raise NotImplementedError
@@ -247,6 +252,10 @@ class FluxReading(JointReading):
     def stretches(self) -> tuple[Stretch, ...]:
         return (Stretch(1, 0, self.lengths[1], causal=False),)
 
+    @property
+    def longest(self) -> int:
+        return self.lengths[1]
+
     def said(self, ids: Sequence[Tensor]) -> Codes:
         return Codes(self.texts[1](ids[1])[0], self.texts[0](ids[0]).pooler_output)
 
@@ -263,6 +272,10 @@ class SD3Reading(JointReading):
     def stretches(self) -> tuple[Stretch, ...]:
         clip = Stretch(0, 0, self.lengths[0], causal=True)
         return (clip, Stretch(2, self.lengths[0], self.lengths[2], causal=False)) if len(self.texts) == 3 else (clip,)
+
+    @property
+    def longest(self) -> int:
+        return self.lengths[2] if len(self.texts) == 3 else self.absent
 
     def said(self, ids: Sequence[Tensor]) -> Codes:
         heard = [text(own, output_hidden_states=True) for text, own in zip(self.texts[:2], ids[:2], strict=True)]

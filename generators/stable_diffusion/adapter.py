@@ -298,7 +298,15 @@ class StableDiffusion:
         for hook in self._hooks:
             hook.offload()
 
+    def write(self, folder: Path, *, dtype: torch.dtype | None = None, variant: str | None = None) -> Work[None]:
+        """Writes the model as it is now as a diffusers folder; `dtype` None keeps the loaded one."""
+        return write(self, folder, dtype=dtype, variant=variant)
+
     def save(self, folder: Path) -> None:
         """Writes the model as a diffusers folder that stock diffusers opens; BadInput if the folder holds something."""
         with arriving(Path(folder), force=False) as temporary:
-            drain(write(self, temporary))
+            drain(self.write(temporary))
+
+    def stock_call(self, guidance: float) -> dict[str, Any]:
+        """What the stock pipeline is called with, beside prompt, steps and generator, to draw what this model draws."""
+        return {"guidance_scale": guidance}

@@ -16,10 +16,10 @@ from generators.export.format import Asked, Facts, Place
 from generators.export.formats.kohya_lora import REMOVABLE
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion.adapter import StableDiffusion
+    from generators.export.format import Painter
 
 FILE = "pytorch_lora_weights.safetensors"  # the name diffusers looks for in a folder
-TOWERS = {"unet": "unet", "text": "text_encoder", "text_2": "text_encoder_2"}
+TOWERS = {"unet": "unet", "transformer": "transformer", "text": "text_encoder", "text_2": "text_encoder_2"}
 
 
 def module_name(parameter: str) -> str:
@@ -28,7 +28,7 @@ def module_name(parameter: str) -> str:
     return f"{TOWERS[tower]}.{rest}"
 
 
-def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
+def _write(model: Painter, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
     made = yield from low_rank.factors(edit, asked, leave_out=True)
     # The names have no place for alpha: a reader takes one rank for all layers of a file and scales by it.
     rank = made.facts["ranks"][1]
@@ -49,7 +49,7 @@ def _recipe(place: Place) -> str:
         "Needs peft. Other programs often do not know these names; for them export `kohya-lora`.\n\n"
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\npipe.load_lora_weights("{place.path}")\n'
-        f'image = pipe("{place.prompt}").images[0]\n```\n\n{REMOVABLE}'
+        f"{place.drawing}\n```\n\n{REMOVABLE}"
     )
 
 

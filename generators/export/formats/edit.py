@@ -47,7 +47,7 @@ def _recipe(place: Place) -> str:
         f'With the studio: `studio sample {place.path} --prompt "{place.prompt}" --out picture.png`. Without it, this '
         f"is all it takes:\n\n```python\nfrom diffusers import DiffusionPipeline\n\npipe = "
         f'DiffusionPipeline.from_pretrained("{place.base}")\n\n{snippet()}\n\nwear(pipe, "{place.path}")\n'
-        f'image = pipe("{place.prompt}").images[0]\n```'
+        f"{place.drawing}\n```"
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from erase import provenance
 from erase.edit import Edit, canonical
+from erase.errors import BadInput
 from erase.low_rank import Factors, factored
 from erase.work import Work
 from generators.checkpoints.text_encoder_edit import lora_header
@@ -21,16 +22,18 @@ from generators.export.compvis_names import unet_name
 from generators.export.format import Asked, Facts, Place
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion.adapter import StableDiffusion
+    from generators.export.format import Painter
 
 FILE = "lora.safetensors"
 PROJECTIONS = [f"self_attn.{which}_proj.weight" for which in ("q", "k", "v", "out")]
 DEEP = 2  # InvokeAI knows an SDXL LoRA by a transformer block of this number or a later one
 
 
-def module_name(parameter: str, model: StableDiffusion) -> str:
+def module_name(parameter: str, model: Painter) -> str:
     """kohya's name of the layer a parameter belongs to; XL's U-Net is named as Stability does, others as diffusers."""
     tower, _, rest = parameter.partition(".")
+    if tower == "transformer":
+        return f"lora_unet_{flux_name(rest.removesuffix('.weight')).replace('.', '_')}"
     if tower == "unet":
         unet: Any = model.network.unet
         prefix, rest = "lora_unet", unet_name(rest, unet.config) if model.family == "xl" else rest
@@ -39,7 +42,40 @@ def module_name(parameter: str, model: StableDiffusion) -> str:
     return f"{prefix}_{rest.removesuffix('.weight').replace('.', '_')}"
 
 
-def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
+# FLUX's layers as Black Forest Labs name them, where diffusers keeps them as one.
+FLUX: Mapping[str, str] = {
+    "context_embedder": "txt_in",
+    "x_embedder": "img_in",
+    "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
+    "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+    "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
+}
+FLUX_BLOCK: Mapping[str, str] = {
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+}
+
+
+def flux_name(layer: str) -> str:
+    """A layer of FLUX's transformer under its published name; BadInput where several make one there."""
+    if layer in FLUX:
+        return FLUX[layer]
+    found = re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)", layer)
+    if found and found[2] in FLUX_BLOCK:
+        return f"double_blocks.{found[1]}.{FLUX_BLOCK[found[2]]}"
+    raise BadInput(f"Other programs hold {layer} fused with its neighbours; export diffusers-lora, edit or pipeline.")
+
+
+def _write(model: Painter, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
+    if model.family == "sd3":
+        raise BadInput("Stable Diffusion 3 has no names of kohya's; export diffusers-lora, edit or pipeline.")
     made = yield from low_rank.factors(edit, asked, leave_out=True)
     held = {**made.factors, **_silent(model, made.factors)}
     # One alpha for all layers, for diffusers loses track of different ones; loaders scale by alpha / rank of the layer.
@@ -59,7 +95,7 @@ def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Wo
     return made.facts
 
 
-def _silent(model: StableDiffusion, held: Mapping[str, Factors]) -> dict[str, Factors]:
+def _silent(model: Painter, held: Mapping[str, Factors]) -> dict[str, Factors]:
     """Zero changes without which loaders do not recognise the file.
 
     Beside a text encoder's other layers diffusers needs `out_proj`, and A1111 passes over an attention of OpenCLIP
@@ -83,13 +119,27 @@ def _depth(parameter: str) -> int:
     return int(found[1]) if found else -1
 
 
+def _flux_recipe(place: Place) -> str:
+    return (
+        "ComfyUI, Forge and sd-scripts: put the file into the folder of LoRAs and load it at weight 1 with the base "
+        "model it was made for. diffusers (needs peft) translates the names of outer layers, but loads them only with the word "
+        "`transformer.` before them:\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
+        f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\n'
+        f'state = pipe.lora_state_dict("{place.path}")\n'
+        'pipe.load_lora_weights({"transformer." + name.removeprefix("transformer."): state[name] for name in state})\n'
+        f"{place.drawing}\n```\n\n{REMOVABLE}"
+    )
+
+
 def _recipe(place: Place) -> str:
+    if place.kind == "flux":
+        return _flux_recipe(place)
     return (
         "A1111, Forge, ComfyUI and InvokeAI: put the file into the folder of LoRAs and load it at weight 1 with the "
         "base model it was made for. With diffusers (needs peft):\n\n```python\n"
         "from diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\npipe.load_lora_weights("{place.path}")\n'
-        f'image = pipe("{place.prompt}").images[0]\n```\n\n{REMOVABLE}'
+        f"{place.drawing}\n```\n\n{REMOVABLE}"
     )
 
 

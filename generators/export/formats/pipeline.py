@@ -9,20 +9,19 @@ from erase.edit import Edit
 from erase.work import Work
 from generators.export.export import Exported, export
 from generators.export.format import Asked, Facts, Form, Place
-from generators.export.formats.diffusers_folder import write
 
 if TYPE_CHECKING:
-    from generators.stable_diffusion.adapter import StableDiffusion
+    from generators.export.format import Painter
 
 
-def _write(model: StableDiffusion, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
+def _write(model: Painter, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
     with edit.applied(model.network, asked.strength):
-        yield from write(model, folder, dtype=asked.dtype, variant=asked.variant)
+        yield from model.write(folder, dtype=asked.dtype, variant=asked.variant)
     return {}
 
 
 def export_pipeline(
-    model: StableDiffusion, edit: Edit | None, folder: str | Path, *, strength: float = 1.0, force: bool = False
+    model: Painter, edit: Edit | None, folder: str | Path, *, strength: float = 1.0, force: bool = False
 ) -> Work[Exported]:
     """`export` in this format, with its defaults."""
     return export(model, edit, folder, "pipeline", strength=strength, force=force)
@@ -33,7 +32,7 @@ def _recipe(place: Place) -> str:
     return (
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{place.path}"{variant})\n'
-        f'image = pipe("{place.prompt}").images[0]\n```'
+        f"{place.drawing}\n```"
     )
 
 

@@ -6,10 +6,12 @@ from safetensors.torch import load_file
 def wear(pipe, path, strength=1.0):
     """Adds the weight changes of an edit file to a pipeline's networks, in place."""
     changes = load_file(path)
-    networks = {"unet": pipe.unet, "text": pipe.text_encoder, "text_2": getattr(pipe, "text_encoder_2", None)}
+    kinds = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+    networks = {kind.replace("_encoder", ""): getattr(pipe, kind, None) for kind in kinds}
     for part, network in networks.items():
         for name, weight in network.named_parameters() if network else ():
-            bare = part != "unet" and not name.startswith("text_")  # transformers 5 leaves text_model. out
+            # transformers 5 leaves text_model. out, and edits always say it
+            bare = part.startswith("text") and name.split(".")[0] in ("embeddings", "encoder", "final_layer_norm")
             key = f"{part}.text_model.{name}" if bare else f"{part}.{name}"
             if f"{key}.up" in changes:
                 changes[key] = changes[f"{key}.up"].float() @ changes[f"{key}.down"].float().flatten(1)

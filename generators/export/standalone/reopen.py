@@ -2,8 +2,9 @@
 
     python -I stock.py REQUEST.json
 
-The request: {"form", "path", "file", "base", "variant", "dtype", "device", "prompts", "seeds", "steps", "guidance",
-"out"}; `base` is a folder of the unedited model, of which `single-file` reads the configs only. Writes final latents
+The request: {"form", "path", "file", "base", "variant", "dtype", "device", "prompts", "seeds", "steps", "call",
+"absent", "out"}; `base` is a folder of the unedited model, of which `single-file` reads the configs only, `call` holds
+further arguments of the pipeline and `absent` the names of components it lacks. Writes final latents
 [n c h w] and images [n 3 h w] in [0, 1] to the safetensors file `out`.
 """
 
@@ -24,6 +25,7 @@ def opened(request: dict[str, Any]) -> Any:
     """The pipeline with the export in it, on the device of the request."""
     form, path = request["form"], request["path"]
     local: dict[str, Any] = {"torch_dtype": getattr(torch, request["dtype"]), "local_files_only": True}
+    local |= dict.fromkeys(request["absent"])
     if form == "pipeline":
         pipeline = DiffusionPipeline.from_pretrained(path, variant=request["variant"], use_safetensors=True, **local)
     elif form == "single-file":
@@ -33,7 +35,12 @@ def opened(request: dict[str, Any]) -> Any:
     else:
         pipeline: Any = DiffusionPipeline.from_pretrained(request["base"], use_safetensors=True, **local)
     if form in ("kohya-lora", "diffusers-lora"):
-        pipeline.load_lora_weights(path, weight_name=request["file"], local_files_only=True)
+        lora: Any = path
+        if form == "kohya-lora" and hasattr(pipeline, "transformer"):
+            # diffusers translates the names of FLUX's outer layers, and forgets this word before them.
+            state = pipeline.lora_state_dict(path, weight_name=request["file"], local_files_only=True)
+            lora = {f"transformer.{name.removeprefix('transformer.')}": weight for name, weight in state.items()}
+        pipeline.load_lora_weights(lora, weight_name=request["file"], local_files_only=True)
         pipeline.to(local["torch_dtype"])  # a LoRA arrives in the dtype it is stored in
     elif form == "plugin" and (Path(path) / "text_encoder_2").is_dir():
         pipeline.text_encoder = CLIPTextModel.from_pretrained(path, subfolder="text_encoder", **local)
@@ -50,7 +57,9 @@ def draw(request: dict[str, Any]) -> dict[str, torch.Tensor]:
     pipeline = opened(request)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.watermark = None  # XL adds one to every picture if a further package happens to be installed
-    last = {}
+    last, call = {}, dict(request["call"])
+    if "negative_prompt" in call:
+        call["negative_prompt"] = [call["negative_prompt"]] * len(request["prompts"])
 
     def keep(_pipeline, _step, _time, values):
         last["latents"] = values["latents"]
@@ -59,11 +68,15 @@ def draw(request: dict[str, Any]) -> dict[str, torch.Tensor]:
     images = pipeline(
         prompt=request["prompts"],
         num_inference_steps=request["steps"],
-        guidance_scale=request["guidance"],
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in request["seeds"]],
         callback_on_step_end=keep,
         output_type="pt",
+        **call,
     ).images
+    if last["latents"].ndim == 3:  # FLUX's tokens
+        last["latents"] = pipeline._unpack_latents(
+            last["latents"], call["height"], call["width"], pipeline.vae_scale_factor
+        )
     return {"latents": last["latents"].float().cpu().contiguous(), "images": images.float().cpu().contiguous()}
 
 
