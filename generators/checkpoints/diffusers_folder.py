@@ -145,6 +145,7 @@ def weight_files(folder: Path, component: str) -> list[Path]:
 def _fingerprint(folder: Path, towers: tuple[str, ...]) -> str:
     def named(component: str) -> Callable[[str], str | None]:
         prefix = TOWERS[component]
-        return lambda name: None if name.endswith("position_ids") else canonical(f"{prefix}.{name}")
+        idle = ("position_ids", "logit_scale")
+        return lambda name: None if name.endswith(idle) else canonical(f"{prefix}.{name}")
 
     return digest([(path, named(part)) for part in ("unet", *towers) for path in weight_files(folder, part)])

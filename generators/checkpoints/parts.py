@@ -36,7 +36,8 @@ class Parts:
     """A text-to-image model in pieces.
 
     The VAE and the fingerprint are functions, because neither is needed before something asks for it. `settings` are
-    the pipeline's own switches from model_index.json, `defaults` the steps and guidance a folder recommends.
+    the pipeline's own switches from model_index.json, `defaults` the steps and guidance a folder recommends. `notes`
+    are sentences for the user: what had to be assumed, what is left out.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Parts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     licence: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def unet(
@@ -73,7 +75,8 @@ def text(
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
     with torch.device("meta"):
         prefixed = any(name.startswith("text_model.") for name in kind(config).state_dict())
-    bare = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    idle = ("logit_scale",) if projected else ("logit_scale", "text_projection.weight")  # no prompt's codes read them
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items() if name not in idle}
     named = {
         f"text_model.{name}" if prefixed and name != "text_projection.weight" else name: bare[name] for name in bare
     }

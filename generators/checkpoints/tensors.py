@@ -20,6 +20,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 # Headers are JSON of a few hundred bytes per tensor; anything larger is not one.
 HEADER_LIMIT = 100 * 2**20
+PIECE = 2**22  # bytes hashed at once
+# Dtypes as safetensors spells them.
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,18 @@ def digest(files: Sequence[tuple[Path, Callable[[str], str | None]]]) -> str:
     return total.hexdigest()
 
 
-def _bytes(path: Path, tensor: Stored, piece: int = 2**22) -> Iterator[bytes]:
+def digest_of(named: Mapping[str, Tensor]) -> str:
+    """What `digest` says of a file with these tensors under these names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(named.items()):
+        total.update(f"{name} {DTYPES[tensor.dtype]} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            for piece in tensor.contiguous().reshape(-1).view(torch.uint8).split(PIECE):
+                total.update(piece.numpy())
+    return total.hexdigest()
+
+
+def _bytes(path: Path, tensor: Stored, piece: int = PIECE) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(tensor.start)
         for start in range(tensor.start, tensor.end, piece):

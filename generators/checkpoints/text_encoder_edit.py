@@ -12,6 +12,7 @@ from erase import provenance
 from erase.edit import Edit, canonical
 from erase.errors import BadInput
 from erase.low_rank import product
+from generators.checkpoints import foreign
 from generators.checkpoints.tensors import contents, header
 
 ABOUT, MODULES = "erase.about", "erase.modules"
@@ -50,13 +51,13 @@ def read(path: Path) -> Edit:
     """The Edit at a `place`; BadInput for a LoRA that does not say which weights of which model it changes."""
     if path.is_dir():
         return _difference(path)
-    metadata = header(path)[1]
+    stored, metadata = header(path)
     if "edit" in metadata:
         return Edit.load(path)
     if MODULES not in metadata:
+        kind, way = foreign.adapter(stored) or ("a LoRA", foreign.MERGE)
         raise BadInput(
-            f"{path} is a LoRA of another program: it does not say which weights of which model it changes. Merge it "
-            "into its base model there, and give the merged model."
+            f"{path} is {kind} of another program: it does not say which weights of which model it changes. {way}"
         )
     tensors = contents(path)
     try:

@@ -55,6 +55,7 @@ class StableDiffusion:
         self, parts: Parts, *, device: torch.device, attention_slicing: bool = False, offload: bool = False
     ) -> None:
         self.name, self.licence, self.settings = parts.name, parts.licence, parts.settings
+        self.notes = parts.notes
         self.family: Family = parts.family
         self.scheduler = parts.scheduler
         self.network = Network(parts.unet, parts.texts)

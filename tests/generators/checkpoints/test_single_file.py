@@ -137,13 +137,13 @@ def test_licence_and_fingerprint(files, folders, tmp_path):
 def test_files_that_are_no_checkpoint(files, folders, tmp_path):
     lora = tmp_path / "lora.safetensors"
     save_file({"lora_unet_mid.lora_down.weight": torch.zeros(2, 2)}, lora)
-    with pytest.raises(BadInput, match="not a complete Stable Diffusion checkpoint.*LoRA"):
+    with pytest.raises(BadInput, match="is a LoRA, not a whole model"):
         generators.load(lora, device="cpu")
     half = resaved(
         files["sd1"], tmp_path / "half.safetensors", metadata=SIZE,
         change=lambda t: {name: tensor for name, tensor in t.items() if "first_stage" not in name},
     )  # fmt: skip
-    with pytest.raises(BadInput, match=r"only the parts model\.diffusion_model\., cond_stage_model\."):
+    with pytest.raises(BadInput, match="without its VAE"):
         generators.load(half, device="cpu")
     data = files["sd1"].read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
