@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 def erase_options(parser: Parser) -> None:
     parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE + " (erasing from a RUN stacks on its edit)")
     parser.add_argument(
-        "--concept", action="append", required=True, metavar="NAME", help="what to erase; may be repeated"
+        "--concept",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="what to erase; repeat it for more, for a comma is part of a name",
     )
     kinds = "what the concepts are (default: what the name is in the bundled vocabulary, else object)"
     parser.add_argument("--kind", metavar="|".join(KINDS), help=kinds)
