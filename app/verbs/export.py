@@ -104,12 +104,12 @@ def _document(exported: Exported) -> dict[str, Any]:
         "version": 1, "status": "done", "format": exported.form, "path": exported.path, "files": exported.files,
         "bytes": exported.bytes, "max_difference": proof.max_difference, "mean_difference": proof.mean_difference,
         "max_latent_difference": proof.max_latent_difference, "tolerance": proof.tolerance, "effect": proof.effect,
-        **exported.facts, "seconds": exported.seconds,
+        **exported.facts, "seconds": exported.seconds, "left_out": exported.left_out,
     }  # fmt: skip
 
 
 def _text(exported: Exported) -> str:
-    from generators.export.card import approximation
+    from generators.export.card import approximation, without
 
     proof, latent = exported.proof, exported.max_latent_difference
     latents = "" if latent is None else f", largest latent difference {latent:.2g}"
@@ -118,5 +118,6 @@ def _text(exported: Exported) -> str:
         f"Exported to {exported.path} ({size(exported.bytes)}). {reader} opened it; it drew the same as the edit: "
         f"largest pixel difference {proof.max_difference:.2g}{latents} (required: {proof.tolerance}).",
         *([approximation(exported.facts)] if exported.facts else []),
+        *([without(exported.left_out)] if without(exported.left_out) else []),
     ]
     return "\n".join(lines)

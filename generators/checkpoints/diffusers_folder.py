@@ -18,13 +18,20 @@ from generators.checkpoints import parts
 from generators.checkpoints.parts import Family, Parts, Tokenizer, read_json
 from generators.checkpoints.tensors import contents, digest
 
-PIPELINES = {"StableDiffusionPipeline": False, "StableDiffusionXLPipeline": True}
+# Whether a pipeline is an SDXL; those that begin with a picture consist of the same parts.
+PIPELINES = {
+    "StableDiffusionPipeline": False,
+    "StableDiffusionXLPipeline": True,
+    "StableDiffusionImg2ImgPipeline": False,
+    "StableDiffusionXLImg2ImgPipeline": True,
+}
 STEM = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
 }
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # parts that no erasure and no picture needs
 TOWERS = {"unet": "unet", "text_encoder": "text", "text_encoder_2": "text_2"}
 
 
@@ -43,6 +50,8 @@ def fetch(name: str) -> Path:
 def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
     """The parts of a diffusers folder; BadInput, naming the file, for anything that does not belong together."""
     index = _index(folder)
+    if index["_class_name"] == "StableDiffusionXLImg2ImgPipeline" and not (folder / "text_encoder").is_dir():
+        raise BadInput(f"{folder} is an SDXL refiner, which only finishes pictures of SDXL. Give the base model.")
     xl = PIPELINES[index["_class_name"]]
     towers = ("text_encoder", "text_encoder_2") if xl else ("text_encoder",)
     for component in (
@@ -79,6 +88,7 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         settings={key: value for key, value in index.items() if isinstance(value, bool)},
         defaults=read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {},
         licence=licence(folder / "README.md"),
+        left_out=tuple(name for name in LEFT_OUT if isinstance(index.get(name), list) and index[name][-1]),
     )
 
 
@@ -127,19 +137,37 @@ def _weights(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str
 
 
 def weight_files(folder: Path, component: str) -> list[Path]:
-    """The safetensors files of a component: one, its shards, or the one variant (fp16) the folder has."""
+    """The safetensors files of a component, as its own library picks them: shards before a single file or after it.
+
+    A folder of one variant, such as fp16, is read as that; of several none is the one that was meant.
+    """
     home, stem = folder / component, STEM[component]
-    plain = home / f"{stem}.safetensors"
-    if plain.is_file():
-        return [plain]
-    for index in sorted(home.glob(f"{stem}*.safetensors.index*.json"), key=lambda path: len(path.name)):
-        # Only names: a map that points out of its folder is not followed.
-        return [home / Path(shard).name for shard in sorted(set(read_json(index).get("weight_map", {}).values()))]
-    if variants := sorted(home.glob(f"{stem}.*.safetensors")):
-        return variants[:1]
+    single, index = home / f"{stem}.safetensors", home / f"{stem}.safetensors.index.json"
+    # diffusers reads shards even where an older single file lies beside them; transformers does the opposite.
+    first, second = (single, index) if component.startswith("text_encoder") else (index, single)
+    for path in (first, second):
+        if path.is_file():
+            return _shards(home, path) if path == index else [path]
+    variants = [*home.glob(f"{stem}.*.safetensors"), *home.glob(f"{stem}.safetensors.index.*.json")]
+    variants = sorted(path for path in variants if not re.search(r"-of-\d+", path.name))
+    if len(variants) > 1:
+        names = ", ".join(path.name for path in variants)
+        raise BadInput(f"{home} holds several variants and no {single.name}: {names}. Keep one of them.")
+    if variants:
+        return _shards(home, variants[0]) if variants[0].suffix == ".json" else variants
     pickled = sorted(path.name for path in home.glob("*.bin"))
     why = f"{pickled[0]} is a pickle, which could run code" if pickled else f"{stem}.safetensors is missing"
+    if (home / f"{home.name}.xml").is_file() or list(home.glob("openvino*")):
+        why = "they are those of OpenVINO"
     raise BadInput(f"{home} has no safetensors weights: {why}. Re-save the pipeline with safe_serialization=True.")
+
+
+def _shards(home: Path, index: Path) -> list[Path]:
+    """The files that an index names; a map that points out of its folder is not followed."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise BadInput(f"{index} is not an index of shards: its weight_map is not a table of names. Get it again.")
+    return [home / Path(shard).name for shard in sorted(set(places.values()))]
 
 
 def _fingerprint(folder: Path, towers: tuple[str, ...]) -> str:

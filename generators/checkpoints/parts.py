@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +38,8 @@ class Parts:
 
     The VAE and the fingerprint are functions, because neither is needed before something asks for it. `settings` are
     the pipeline's own switches from model_index.json, `defaults` the steps and guidance a folder recommends. `notes`
-    are sentences for the user: what had to be assumed, what is left out.
+    are sentences for the user about what had to be assumed. `left_out` are parts of the folder that are not loaded,
+    such as a safety checker.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Parts:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     licence: str | None = None
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def unet(
@@ -66,6 +69,18 @@ def vae(config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.d
     """The autoencoder; models published before 2023 name its attention differently."""
     renamed = {_modern(name): tensor for name, tensor in tensors.items()}
     return fill(partial(_configured, AutoencoderKL, config, where), renamed, dtype, where)
+
+
+def check_vae(config: Mapping[str, Any], where: str) -> None:
+    """BadInput, before anything is computed, for an autoencoder that could not be read when pictures are decoded."""
+    kind = config.get("_class_name", AutoencoderKL.__name__)
+    if kind != AutoencoderKL.__name__:
+        raise BadInput(f"{where} has the VAE {kind}; possible here: AutoencoderKL. Put the model's own VAE there.")
+    scale = config.get("scaling_factor", 0.18215)
+    if not isinstance(scale, (int, float)) or not math.isfinite(scale) or scale <= 0:
+        raise BadInput(f"The VAE's config of {where} has the scaling_factor {scale!r}; it should be a number above 0.")
+    with torch.device("meta"):
+        _configured(AutoencoderKL, config, where)
 
 
 def text(

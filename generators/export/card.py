@@ -15,6 +15,7 @@ STATEMENT = (
     "Erasing a concept is not a security boundary. The concept may be recovered by learned embeddings, image guidance, "
     "inpainting or fine-tuning, and a LoRA can simply be left out. Use it together with other measures."
 )
+UNCHECKED = "The base has a safety checker and this export has none; add the base's own where pictures must be checked."
 UNKNOWN = "unknown, ask before redistributing"
 NO_SCORES = "No scores were measured for this export."
 NO_ATTACKS = "No attack was tried on it: how easily the concept comes back is not known."
@@ -39,9 +40,10 @@ def card(
     licence: str | None = None,
     recipe: str,
     gan: bool = False,
+    left_out: Sequence[str] = (),
 ) -> str:
     """README.md with front matter, from `Edit.about`, the JSON of `judge` and of attacks by name, the base's licence,
-    and how the export is loaded."""
+    and how the export is loaded. `left_out` are parts of the base that a merged model comes without."""
     erasures, names = provenance.erasures(about), provenance.erased_names(about)
     model, base = provenance.common_value(about, "model"), provenance.common_value(about, "base")
     known = PurePath(model).name if model else None  # a local model's folder is nobody's business
@@ -61,6 +63,7 @@ def card(
         else "No concept was erased.",
         f"**Base.** {known or 'unknown'}; sha256 of its weights `{base or 'unknown'}`.",
         f"**Licence.** {licence or UNKNOWN}. It is the base model's, and its use restrictions follow the weights.",
+        *([f"**Safety checker.** {without(left_out)}"] if without(left_out) else []),
         f"> {STATEMENT}",
         _scores(report["scores"], "Scores", report) if report and report.get("scores") else NO_SCORES,
         *(_scores(attack["scores"], f"Attack: {name}", attack) for name, attack in sorted((attacks or {}).items())),
@@ -68,6 +71,11 @@ def card(
         f"## How to load it\n\n{recipe}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def without(left_out: Sequence[str]) -> str:
+    """The sentence for a base that has a safety checker, which an export comes without; empty for others."""
+    return UNCHECKED if "safety_checker" in left_out else ""
 
 
 def spoken(about: Mapping[str, Any]) -> str:

@@ -59,6 +59,7 @@ class Exported:
     proof: Proof
     facts: Facts
     seconds: float
+    left_out: tuple[str, ...] = ()  # parts of the base that a merged model comes without
 
     @property
     def max_difference(self) -> float:
@@ -117,6 +118,7 @@ def export(
     kind = form(name)
     if kind.adds:  # the strength is in what is written
         edit, asked = _at(edit, strength), replace(asked, strength=1.0)
+    left_out = () if kind.adds else getattr(model, "left_out", ())
     with arriving(out, force=force, file=kind.files.get(out.suffix)) as folder:
         facts = yield from kind.write(model, edit, folder, asked)
         yield Step("written", 1, 1)
@@ -128,7 +130,8 @@ def export(
         (folder / PROOF).write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
         text = cards.card(
             edit.about, evidence.report, evidence.attacks, licence=model.licence or None,
-            gan=isinstance(model, StyleGan), recipe=kind.recipe(_place(model, edit, out, kind, asked)),
+            gan=isinstance(model, StyleGan), left_out=left_out,
+            recipe=kind.recipe(_place(model, edit, out, kind, asked)),
         )  # fmt: skip
         stored = cards.Stored(name, strength, _dtype_name(asked, model, edit, kind), asked.variant, facts)
         proven = cards.proof_section(asdict(proof), stored)
@@ -142,6 +145,7 @@ def export(
         proof=proof,
         facts=facts,
         seconds=time.perf_counter() - started,
+        left_out=left_out,
     )
 
 

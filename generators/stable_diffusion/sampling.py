@@ -33,6 +33,16 @@ def standard_noise(model: StableDiffusion, generators: Sequence[torch.Generator]
     return torch.cat(drawn).to(model.device)
 
 
+def few_steps(scheduler: Any) -> dict[str, float]:
+    """Steps and guidance of models that were distilled to few steps, which their scheduler tells; else nothing."""
+    kind, config = type(scheduler).__name__, scheduler.config
+    distilled = kind in ("LCMScheduler", "TCDScheduler")
+    # Turbo and Lightning: no other published model asks Euler for trailing times without zero terminal SNR.
+    turbo = kind.startswith("Euler") and config.get("timestep_spacing") == "trailing"
+    zero_snr = config.get("rescale_betas_zero_snr") or config.get("prediction_type") == "v_prediction"
+    return {"steps": 4, "guidance": 1.0} if distilled or (turbo and not zero_snr) else {}
+
+
 def denoise(
     model: StableDiffusion,
     shots: Sequence[Shot],
