@@ -86,15 +86,25 @@ def evidence_of(run: Run | None) -> Evidence:
 def _listed(edit: Edit, asked: Asked) -> Answer:
     """The formats that can carry the edit as a table, and a sentence for each that cannot."""
     from generators.export.format import FORMS, form, refusal
+    from generators.export.published import WHY_NOT, may_be_published
 
+    known = may_be_published(edit)
     whys = {name: refusal(name, edit, asked) for name in FORMS}
     listed = [
-        {"name": name, "about": form(name).about, "opens": form(name).opens, "possible": why is None, "why_not": why}
+        {
+            "name": name,
+            "about": form(name).about,
+            "opens": form(name).openers(known),
+            "possible": why is None,
+            "why_not": why,
+        }
         for name, why in whys.items()
     ]
-    rows = [(name, form(name).about, form(name).opens) for name, why in whys.items() if why is None]
+    rows = [(name, form(name).about, form(name).openers(known)) for name, why in whys.items() if why is None]
     refused = [f"not {name}: {why}" for name, why in whys.items() if why is not None]
     text = table(("format", "what it is", "who opens it"), rows)
+    if not known and any(form(name).programs and why is None for name, why in whys.items()):
+        refused = [f"single-file, kohya-lora: {WHY_NOT}", *refused]
     return Answer({"version": 1, "formats": listed}, "\n".join([text, *([""] if refused else []), *refused]))
 
 

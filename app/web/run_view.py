@@ -166,10 +166,12 @@ def _score_rows(report: Report, names: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _format_rows(run: str) -> Iterator[tuple[str, str, str, str]]:
     from generators.export.format import FORMS, Asked, form, refusal
+    from generators.export.published import may_be_published
 
     found = finished(run)
     edit = found.edit()
+    known = may_be_published(edit)
     for name in FORMS:
         why = refusal(name, edit, Asked())
         there = "✓ exported and proved" if exported(found, name).exists() else ""
-        yield (name, form(name).about if why is None else why, form(name).opens if why is None else "", there)
+        yield (name, form(name).about if why is None else why, form(name).openers(known) if why is None else "", there)

@@ -21,6 +21,7 @@ from generators.export import card as cards
 from generators.export.format import FORMS, OF_GANS, Asked, Facts, Form, Place, form, refusal
 from generators.export.formats import gan
 from generators.export.modelspec import predicts_v
+from generators.export.published import is_published
 from generators.export.staging import CARD, PROOF, arriving, is_file
 from generators.export.verify import Proof, prove
 from generators.stylegan2.adapter import SeededGan, StyleGan
@@ -211,6 +212,7 @@ def _place(model: Model, edit: Edit, out: Path, kind: Form, asked: Asked) -> Pla
         base=PurePath(model.name).name,
         prompt=cards.spoken(edit.about),
         kind="gan" if isinstance(model, StyleGan) else model.family,
+        published=is_published(model),
         v_prediction=not isinstance(model, StyleGan) and predicts_v(model),
         variant=asked.variant,
     )

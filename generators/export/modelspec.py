@@ -14,6 +14,7 @@ from torch import Tensor
 
 from erase import provenance
 from erase.edit import Edit
+from generators.export.published import is_published
 
 if TYPE_CHECKING:
     from generators.stable_diffusion.adapter import StableDiffusion
@@ -43,7 +44,9 @@ ORIGINAL = ("https://github.com/CompVis/stable-diffusion", "https://github.com/S
 
 
 def architecture(model: StableDiffusion) -> str:
-    """The family as modelspec spells it."""
+    """The family as modelspec spells it; a model of other sizes is of none, and programs should not take it for one."""
+    if not is_published(model):
+        return "unpublished"
     if model.family == "sd2":
         return "stable-diffusion-v2-768-v" if predicts_v(model) else "stable-diffusion-v2-512"
     return "stable-diffusion-v1" if model.family == "sd1" else "stable-diffusion-xl-v1-base"
@@ -58,7 +61,7 @@ def kohya(model: StableDiffusion, tensors: Mapping[str, Tensor], rank: int, comm
     stored = save(dict(tensors))
     body = stored[8 + int.from_bytes(stored[:8], "little") :]
     return {
-        "ss_base_model_version": base,
+        **({"ss_base_model_version": base} if is_published(model) else {}),
         "ss_v2": str(model.family == "sd2"),
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),

@@ -59,7 +59,7 @@ class StableDiffusion:
         self, parts: Parts, *, device: torch.device, attention_slicing: bool = False, offload: bool = False
     ) -> None:
         self.name, self.licence, self.settings = parts.name, parts.licence, parts.settings
-        self.left_out = parts.left_out
+        self.left_out, self.vae_config = parts.left_out, parts.vae_config
         self.family: Family = parts.family
         self.scheduler = parts.scheduler
         self.network = Network(parts.unet, parts.texts)
