@@ -8,11 +8,12 @@ import json
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from erase.errors import BadInput, DiskFull, disk_full
+from erase.errors import BadInput, DiskFull, disk_full, reading
 
 MARGIN = 16 * 2**20  # what a run writes beside its tensors: events, previews, pictures, reports
 
@@ -74,6 +75,14 @@ def write_json(path: Path, value: Any, durable: bool = True) -> None:
 def dumps(value: Any) -> str:
     """JSON that strict readers accept: numbers that are not finite become null, paths become text."""
     return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, with or without a byte order mark; FileNotFoundError where there is none."""
+    if not path.exists():
+        raise FileNotFoundError(path)
+    with reading(path, "TOML"):
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -118,7 +118,7 @@ def clicks(path: Path) -> dict[str, Tensor]:
         found = {side: torch.tensor(sorted(set(told[side])), dtype=torch.long) for side in ("yes", "no")}
     except FileNotFoundError:
         raise BadInput(f'There is no file of marks {path}; it holds {{"yes": [seeds], "no": [seeds]}}.') from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, RuntimeError, OSError) as error:
         raise BadInput(f'{path} holds no marks ({error}); write {{"yes": [3, 8], "no": [1, 2]}}.') from None
     both = set(found["yes"].tolist()) & set(found["no"].tolist())
     if both:

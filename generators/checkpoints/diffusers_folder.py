@@ -73,7 +73,8 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         for tower in towers
     )
     scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
-    kind = scheduler_config.get("_class_name") or (index.get("scheduler") or [None, "?"])[1]
+    named = index.get("scheduler")
+    kind = scheduler_config.get("_class_name") or (named[-1] if isinstance(named, list) and named else "?")
     family: Family = "xl" if xl else "sd2" if unet.config["use_linear_projection"] else "sd1"
     return Parts(
         name=name,
@@ -118,7 +119,7 @@ def _index(folder: Path) -> dict[str, Any]:
             "text_encoder, or a single .safetensors checkpoint."
         )
     index = read_json(folder / "model_index.json")
-    if index.get("_class_name") not in PIPELINES:
+    if not isinstance(index.get("_class_name"), str) or index["_class_name"] not in PIPELINES:
         raise BadInput(f"{folder} is a {index.get('_class_name')}; possible here: {', '.join(PIPELINES)}.")
     return index
 

@@ -18,7 +18,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from erase.errors import BadInput
+from erase.errors import BadInput, out_of_memory
+from generators.checkpoints import counts
 from generators.checkpoints.tensors import fill
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 else:  # the one that knows where its tokens lie in the text; from transformers 5 on both names are the same class
     from transformers import CLIPTokenizerFast as Tokenizer
 
+# What transformers would load code or kernels by.
+NAMING_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config", "custom_pipelines")
 Family = Literal["sd1", "sd2", "xl"]
 TextModel = CLIPTextModel | CLIPTextModelWithProjection
 # diffusers' schedulers share no type that says what they offer.
@@ -62,11 +65,13 @@ def unet(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str
 ) -> UNet2DConditionModel:
     """The noise predictor of a config and its weights."""
+    counts.check(config, where, len(tensors))
     return fill(partial(_configured, UNet2DConditionModel, config, where), tensors, dtype, where)
 
 
 def vae(config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype, where: str) -> AutoencoderKL:
     """The autoencoder; models published before 2023 name its attention differently."""
+    counts.check(config, where, len(tensors))
     renamed = {_modern(name): tensor for name, tensor in tensors.items()}
     return fill(partial(_configured, AutoencoderKL, config, where), renamed, dtype, where)
 
@@ -88,6 +93,7 @@ def text(
 ) -> TextModel:
     """A CLIP text tower, whether its file or this transformers release says `text_model.` before every name or not."""
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    counts.check(config.to_dict(), where, len(tensors))
     with torch.device("meta"):
         prefixed = any(name.startswith("text_model.") for name in kind(config).state_dict())
     idle = ("logit_scale",) if projected else ("logit_scale", "text_projection.weight")  # no prompt's codes read them
@@ -100,12 +106,16 @@ def text(
 
 def scheduler(kind: str, config: Mapping[str, Any], where: str) -> Scheduler:
     """A diffusers scheduler by class name."""
-    found = getattr(diffusers, kind, None)
+    found = getattr(diffusers, kind, None) if isinstance(kind, str) else None
     if not isinstance(found, type) or not issubclass(found, SchedulerMixin):
         raise BadInput(
             f"{where} asks for the scheduler {kind!r}, which this diffusers ({diffusers.__version__}) does not have."
         )
-    return _configured(found, config, where)
+    made = _configured(found, config, where)
+    levels = getattr(made, "alphas_cumprod", None)
+    if isinstance(levels, Tensor) and not bool(((levels >= 0) & (levels <= 1)).all()):
+        raise BadInput(f"{where} has noise levels outside 0 to 1. Its beta_start and beta_end should be small numbers.")
+    return made
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -114,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadInput(f"{path} is missing or cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(value, dict):
         raise BadInput(f"{path} should hold a JSON object, not a {type(value).__name__}.")
@@ -125,17 +135,27 @@ def text_config(path: Path) -> CLIPTextConfig:
     """The config of a CLIP text tower."""
     given = read_json(path)
     # A whole CLIP's config holds the text tower's inside.
-    return _built(CLIPTextConfig.from_dict, given.get("text_config", given), str(path))
+    held = given.get("text_config", given)
+    if not isinstance(held, dict):
+        raise BadInput(f"{path} should hold a table under text_config, not a {type(held).__name__}.")
+    plain = {key: value for key, value in held.items() if not key.startswith("_") and key not in NAMING_CODE}
+    counts.check(plain, str(path))
+    return _built(CLIPTextConfig.from_dict, plain, str(path))
 
 
 def _configured(kind: Any, config: Mapping[str, Any], where: str) -> Any:
+    counts.check(config, where)
     return _built(kind.from_config, {key: value for key, value in config.items() if key != "_name_or_path"}, where)
 
 
 def _built(build: Callable[[Any], Any], config: Mapping[str, Any], where: str) -> Any:
     try:
         return build(config)
-    except (ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
+    except BadInput:
+        raise
+    except Exception as error:  # a config of somebody else can fail in any way
+        if out_of_memory(error):
+            raise
         raise BadInput(f"The config that belongs to {where} describes no model ({error}).") from error
 
 

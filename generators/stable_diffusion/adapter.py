@@ -15,7 +15,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor, nn
 
 from erase.concept import Concept
-from erase.errors import BadInput
+from erase.errors import BadInput, reading
 from erase.model import Codes, Contrast, Rows, Shot, Trajectory
 from erase.work import Step, Work, drain
 from generators.checkpoints.parts import Family, Parts, check_vae
@@ -125,7 +125,8 @@ class StableDiffusion:
     @cached_property
     def vae(self) -> Any:
         """The autoencoder, read when first needed. XL's overflows in fp16 and is then computed in fp32."""
-        vae: Any = self._parts.vae()
+        with reading(self.name, "a VAE"):
+            vae: Any = self._parts.vae()
         if self.dtype == torch.float16 and vae.config["force_upcast"] and self.family == "xl":
             vae.float()
         if self.offload:
