@@ -58,6 +58,15 @@ class Concept(BaseModel, frozen=True, extra="forbid"):
             message = first["msg"].removeprefix("Value error, ")
             raise BadInput(f"Concept {where}: {message}." if where else message) from None
 
+    @field_validator("name", "anchor", "prompts")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        for text in [value] if isinstance(value, str) else value or ():
+            odd = next((letter for letter in text if not letter.isprintable() and not letter.isspace()), None)
+            if odd is not None:
+                raise BadInput(f"A concept is words; {text!r} holds the control character {odd!r}. Leave it out.")
+        return value
+
     @field_validator("name", "anchor")
     @classmethod
     def _spell(cls, text: str | None) -> str | None:

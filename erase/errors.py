@@ -61,6 +61,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
+def visible(text: str) -> str:
+    """The text as a terminal may show it: control characters, which could move its cursor, are spelled out."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+
+
 class DiskFull(RuntimeError):
     """The disk filled up while something was being written; what was whole before is still whole."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -12,8 +13,10 @@ from typing import Any
 
 from app.cli.answer import Answer
 from app.cli.parser import parse
-from erase.errors import BadInput
+from erase.errors import BadInput, visible
 
+# A path that was given cannot be used.
+UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 
 
@@ -28,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(dumps(answer.document))
         else:
-            print(answer.text)
+            print(visible(answer.text))
         return answer.code
     except SystemExit as end:  # --help and --version have printed what was asked for
         return int(end.code or 0)
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except BaseException as error:
         kind, code, message = explain(error)
-        print(message, file=sys.stderr)
+        print(visible(message), file=sys.stderr)
         if kind == "unexpected" or os.environ.get("STUDIO_TRACEBACK"):
             _unfold(error)
         if as_json:
@@ -48,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def answered(arguments: Sequence[str]) -> Answer:
     """Run one command and give its answer; whatever goes wrong is raised."""
+    _check_circumstances(arguments)
     args = parse(arguments)
     if not args.online:
         # Read by huggingface_hub when it is imported: nothing asks the network behind the user's back.
@@ -58,6 +62,17 @@ def answered(arguments: Sequence[str]) -> Answer:
         return getattr(import_module(module), function)(args)
 
 
+def _check_circumstances(arguments: Sequence[str]) -> None:
+    """BadInput for words that are no text, and for a working directory that is gone."""
+    for word in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise BadInput(f"{word!a} is not UTF-8 text. Type it in a terminal with a UTF-8 encoding.")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("The working directory no longer exists. Change to one that does, and try again.") from None
+
+
 def explain(error: BaseException) -> tuple[str, int, str]:
     """The kind of an error, its exit code, and the sentence for the user."""
     from erase.errors import disk_full
@@ -65,6 +80,8 @@ def explain(error: BaseException) -> tuple[str, int, str]:
 
     if isinstance(error, BadInput):
         return "bad-input", BAD_INPUT, str(error)
+    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename is not None:
+        return "bad-input", BAD_INPUT, f"{str(error.filename)[:200]}: {error.strerror}. Choose another place."
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", CANCELLED, str(error) or "Cancelled."
     if isinstance(error, DiskFull):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from erase import provenance
+from erase.errors import visible
 
 STATEMENT = (
     "Erasing a concept is not a security boundary. The concept may be recovered by learned embeddings, image guidance, "
@@ -46,6 +49,7 @@ def card(
     and how the export is loaded. `left_out` are parts of the base that a merged model comes without."""
     erasures, names = provenance.erasures(about), provenance.erased_names(about)
     model, base = provenance.common_value(about, "model"), provenance.common_value(about, "base")
+    names = [plain(name) for name in names]
     known = PurePath(model).name if model else None  # a local model's folder is nobody's business
     front = {
         "license": licence or "unknown",
@@ -54,7 +58,7 @@ def card(
         "tags": ["concept-erasure", "stylegan2" if gan else "stable-diffusion"],
         "base_model": known,
     }
-    named = known or ("A GAN" if gan else "A diffusion model")
+    named = plain(known) if known else ("A GAN" if gan else "A diffusion model")
     sections = [
         "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items() if value is not None) + "---",
         f"# {named} without {_listing(names)}" if names else f"# {named}, unedited",
@@ -82,6 +86,17 @@ def spoken(about: Mapping[str, Any]) -> str:
     """A prompt that asks for what was erased; empty where nothing was."""
     names = provenance.erased_names(about)
     return names[0].replace('"', "'") if names else ""
+
+
+def quoted(text: str) -> str:
+    """The text as it may stand between double quotes in a card's Python, whatever it holds."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace("`", "\\u0060")
+
+
+def plain(text: object) -> str:
+    """The text as Markdown shows it: nothing in it is markup."""
+    escaped = html.escape(visible(" ".join(str(text).split())), quote=False)
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", escaped)
 
 
 def proof_section(proof: Mapping[str, Any], stored: Stored) -> str:
@@ -128,11 +143,12 @@ def _listing(names: Sequence[str]) -> str:
 
 def _erasure(strength: float, about: Mapping[str, Any]) -> str:
     anchors = [
-        f"{concept['name']} ({concept.get('kind', 'object')}) → {concept.get('anchor') or 'nothing in particular'}"
+        f"{plain(concept['name'])} ({concept.get('kind', 'object')}) → "
+        f"{plain(concept.get('anchor') or 'nothing in particular')}"
         for concept in about.get("concepts", ())
         if isinstance(concept, Mapping) and concept.get("anchor") is not None
     ]
-    erased, kept = provenance.concept_names(about, "concepts"), provenance.concept_names(about, "keep")
+    erased, kept = (list(map(plain, provenance.concept_names(about, key))) for key in ("concepts", "keep"))
     versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
     entering = f", entering at strength {strength:g}" if strength != 1 else ""
     lines = [

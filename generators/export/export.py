@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -191,6 +192,8 @@ def asked_of(
         raise BadInput(f"The strength should be a number, usually between 0 and 1, not {strength}.")
     if error is not None and not 0 < error < 1:
         raise BadInput(f"The error is a share of the edit between 0 and 1, such as 0.01, not {error:g}.")
+    if variant is not None and not re.fullmatch(r"\w[\w-]{0,31}", variant):
+        raise BadInput(f"The variant {variant!r} becomes part of file names; letters, digits and dashes make one.")
     if rank is not None and rank < 1:
         raise BadInput(f"The rank should be at least 1, not {rank}.")
     if size is not None and not 0 < size < math.inf:
@@ -208,9 +211,9 @@ def asked_of(
 
 def _place(model: Model, edit: Edit, out: Path, kind: Form, asked: Asked) -> Place:
     return Place(
-        path=out.name if is_file(out) or kind.file is None else f"{out.name}/{kind.file}",
-        base=PurePath(model.name).name,
-        prompt=cards.spoken(edit.about),
+        path=cards.quoted(out.name if is_file(out) or kind.file is None else f"{out.name}/{kind.file}"),
+        base=cards.quoted(PurePath(model.name).name),
+        prompt=cards.quoted(cards.spoken(edit.about)),
         kind="gan" if isinstance(model, StyleGan) else model.family,
         published=is_published(model),
         v_prediction=not isinstance(model, StyleGan) and predicts_v(model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from erase.concept import Concept, in_short
+from erase.errors import BadInput
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,13 @@ def test_underscores_are_spaces_except_in_a_learnt_token(given, read):
     assert Concept(name=given, prompts=(given,), anchor="").name == read
     assert Concept(name=given, prompts=(given,), anchor="").prompts == (read,)
     assert Concept(name="x", anchor=given).instead == read
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2J", "\u202e", "a\0"])
+def test_control_characters_are_no_words(text):
+    for fields in ({"name": text}, {"name": "a", "anchor": text}, {"name": "a", "prompts": (text,)}):
+        with pytest.raises(BadInput, match="control character"):
+            Concept(**fields)
 
 
 def test_titles_hold_a_few_names():

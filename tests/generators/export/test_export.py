@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from generators.export.export import export
 from generators.export.formats import diffusers_folder as writing
 from generators.export.formats import pipeline as pipelines
 from generators.export.formats.pipeline import export_pipeline
+from generators.export.standalone import reopen
 from generators.export.verify import Drawn, Unproven
 from tests.toys.pipelines import FAMILIES, patch_json
 
@@ -286,3 +288,17 @@ def test_a_safety_checker_that_is_left_out_is_said(folders, tmp_path, unproven):
     plain = generators.load(folders["sd1"], device="cpu")
     assert drain(export_pipeline(plain, some_edit(plain), tmp_path / "other")).left_out == ()
     assert cards.UNCHECKED not in (tmp_path / "other" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("variant", ["../../x", "", "a b", "x" * 40])
+def test_a_variant_is_a_part_of_file_names(models, tmp_path, variant):
+    with pytest.raises(BadInput, match="variant"):
+        drain(export(models["sd1"], None, tmp_path / "out", "pipeline", variant=variant))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_proving_process_ends_with_the_one_that_started_it(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+    reopen.end_with(os.getppid() + 1)
+    assert ended.wait(30)
