@@ -14,6 +14,7 @@ from torch import Tensor
 
 from erase.edit import canonical
 from erase.errors import BadInput
+from erase.files import remembered
 from generators.checkpoints import parts
 from generators.checkpoints.parts import Family, Parts, Tokenizer, read_json
 from generators.checkpoints.tensors import contents, digest
@@ -32,7 +33,7 @@ STEM = {
     "text_encoder_2": "model",
 }
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # parts that no erasure and no picture needs
-TOWERS = {"unet": "unet", "text_encoder": "text", "text_encoder_2": "text_2"}
+TOWERS = {"unet": "unet", "text_encoder": "text", "text_encoder_2": "text_2", "vae": "vae"}
 
 
 def fetch(name: str) -> Path:
@@ -85,7 +86,8 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         scheduler=parts.scheduler(kind, scheduler_config, str(folder / "scheduler" / "scheduler_config.json")),
         vae_config=_config(folder, "vae"),
         vae=lambda: parts.vae(_config(folder, "vae"), *_weights(folder, "vae", dtype)),
-        fingerprint=partial(_fingerprint, folder, towers),
+        fingerprint=partial(_fingerprint, folder, ("unet", *towers)),
+        vae_fingerprint=partial(_fingerprint, folder, ("vae",)),
         settings={key: value for key, value in index.items() if isinstance(value, bool)},
         defaults=read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {},
         licence=licence(folder / "README.md"),
@@ -171,10 +173,11 @@ def _shards(home: Path, index: Path) -> list[Path]:
     return [home / Path(shard).name for shard in sorted(set(places.values()))]
 
 
-def _fingerprint(folder: Path, towers: tuple[str, ...]) -> str:
+def _fingerprint(folder: Path, components: tuple[str, ...]) -> str:
     def named(component: str) -> Callable[[str], str | None]:
         prefix = TOWERS[component]
         idle = ("position_ids", "logit_scale")
         return lambda name: None if name.endswith(idle) else canonical(f"{prefix}.{name}")
 
-    return digest([(path, named(part)) for part in ("unet", *towers) for path in weight_files(folder, part)])
+    files = [(path, named(part)) for part in components for path in weight_files(folder, part)]
+    return remembered([path for path, _ in files], f"1 {' '.join(components)}", lambda: digest(files))

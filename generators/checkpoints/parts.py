@@ -54,6 +54,7 @@ class Parts:
     vae_config: Mapping[str, Any]
     vae: Callable[[], AutoencoderKL]
     fingerprint: Callable[[], str]
+    vae_fingerprint: Callable[[], str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     licence: str | None = None

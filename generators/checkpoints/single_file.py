@@ -24,6 +24,7 @@ from transformers import CLIPTextConfig
 
 from erase.edit import canonical
 from erase.errors import BadInput
+from erase.files import remembered
 from generators.checkpoints import diffusers_folder as folders
 from generators.checkpoints import foreign, parts, shapes, vocabulary
 from generators.checkpoints.parts import Family, Parts, Scheduler, TextModel, Tokenizer
@@ -97,7 +98,8 @@ def read(path: Path, name: str, dtype: torch.dtype, config: Path | None = None) 
         vae=lambda: parts.vae(
             vae_config, convert_ldm_vae_checkpoint(file.tensors(VAE), vae_config), dtype, f"{path} (VAE)"
         ),
-        fingerprint=lambda: digest_of(_named(file, unet_config, texts)),
+        fingerprint=lambda: remembered([path], f"1 {file.family}", lambda: digest_of(_named(file, unet_config, texts))),
+        vae_fingerprint=lambda: remembered([path], "1 vae", lambda: digest_of(file.tensors(VAE))),
         settings={"force_zeros_for_empty_prompt": True} if file.family == "xl" else {},
         defaults=json.loads(file.metadata.get("studio.json", "{}")),
         licence=file.metadata.get("modelspec.license"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from erase.concept import Concept
 from erase.errors import BadInput, reading
+from erase.files import digest_of, dumps
 from erase.model import Codes, Contrast, Rows, Shot, Trajectory
 from erase.work import Step, Work, drain
 from generators.checkpoints.parts import Family, Parts, check_vae
@@ -121,6 +123,14 @@ class StableDiffusion:
     def fingerprint(self) -> str:
         """sha256 (hex) of the U-Net's and text encoders' stored weights: names, dtypes, shapes, bytes."""
         return self._parts.fingerprint()
+
+    @cached_property
+    def drawing(self) -> str:
+        """sha256 (hex) of what decides a picture beside the weights that can be edited: sizes, scheduler, VAE."""
+        scheduler = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        vae = {key: value for key, value in self.vae_config.items() if not key.startswith("_")}
+        decides = [self.latent_shape, type(self.scheduler).__name__, scheduler, vae, dict(self.settings)]
+        return digest_of([*json.loads(dumps(decides)), self._parts.vae_fingerprint()])
 
     @cached_property
     def vae(self) -> Any:

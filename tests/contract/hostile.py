@@ -157,11 +157,11 @@ def readers(home: Path) -> Iterator[Reader]:
         yield Reader(lambda path: generators.load(path, device="cpu"), folder / name, 12, True, folder)
     single = compvis.single_file(home / "single.safetensors", pipeline("sd1"), "sd1", {"modelspec.resolution": "16x16"})
     yield Reader(lambda path: generators.load(path, device="cpu", config=folder), single, 15)
-    yield Reader(Edit.load, _edit(home / "edit.safetensors"), 150)
-    yield Reader(text_encoder_edit.read, _lora(home / "lora.safetensors"), 150)
+    yield Reader(Edit.load, _edit(home / "edit.safetensors"), 70)
+    yield Reader(text_encoder_edit.read, _lora(home / "lora.safetensors"), 70)
     yield from _gans(home)
     torch.save({"model_state_dict": {"a": torch.zeros(2)}, "sizes": (1, (2, 3))}, home / "style50.pth")
-    yield Reader(weights_alone, home / "style50.pth", 100)
+    yield Reader(weights_alone, home / "style50.pth", 50)
     yield from _texts(home)
 
 
@@ -186,31 +186,31 @@ def _gans(home: Path) -> Iterator[Reader]:
     yield Reader(checkpoint.read, ours, 40, folder=home / "gan")
     yield Reader(checkpoint.read, checkpoint.write_nvlabs(made, home / "nvlabs.safetensors"), 60)
     checkpoint.write_rosinality(made, home / "gan.pt")
-    yield Reader(checkpoint.read, home / "gan.pt", 100)
+    yield Reader(checkpoint.read, home / "gan.pt", 50)
     tensors = layouts.with_filters(layouts.unfolded(generator), "generator")
     nvlabs.write(home / "gan.pkl", {"G_ema": nvlabs.Persistent("Generator", tensors, "")})
-    yield Reader(checkpoint.read, home / "gan.pkl", 100)
+    yield Reader(checkpoint.read, home / "gan.pkl", 50)
 
 
 def _texts(home: Path) -> Iterator[Reader]:
     (home / "suite.toml").write_bytes((SUITES / "pocket-canvas.toml").read_bytes())
-    yield Reader(load_suite, home / "suite.toml", 80)
+    yield Reader(load_suite, home / "suite.toml", 40)
     (home / "gan.toml").write_bytes(next(GAN_SUITES.glob("*.toml")).read_bytes())
-    yield Reader(gan_suite, home / "gan.toml", 80)
+    yield Reader(gan_suite, home / "gan.toml", 40)
     (home / "sweep.toml").write_text('[[concept]]\nname = "Cats"\n[[method]]\nname = "uce"\n')
-    yield Reader(read_sweep, home / "sweep.toml", 80)
+    yield Reader(read_sweep, home / "sweep.toml", 40)
     run = home / "run"
     run.mkdir()
     job = {"model": "pocket-sd", "concepts": [{"name": "Cats"}], "method": "uce", "knobs": {"push": 1.0}, "seed": 0}
     (run / "job.json").write_text(json.dumps({"job": job}))
-    yield Reader(lambda folder: open_run(folder).job, run / "job.json", 80, True, run)
+    yield Reader(lambda folder: open_run(folder).job, run / "job.json", 40, True, run)
     (home / "marks.json").write_text(json.dumps({"yes": list(range(9)), "no": list(range(10, 19))}))
-    yield Reader(clicks, home / "marks.json", 80, True)
+    yield Reader(clicks, home / "marks.json", 40, True)
     (home / "p.csv").write_text('case_number,prompt,evaluation_seed\n1,"a cat, a dog",7\n2,b,3\n')
-    yield Reader(file_rows, home / "p.csv", 150)
+    yield Reader(file_rows, home / "p.csv", 70)
     line = {"case": "1", "adversarial": "a", "drawn_seed": 3, "guidance": 7.5, "broken": True, "pre": False}
     (home / "p.jsonl").write_text(f'{{"job": {{}}}}\n{json.dumps(line)}\n')
-    yield Reader(file_rows, home / "p.jsonl", 100)
+    yield Reader(file_rows, home / "p.jsonl", 50)
 
 
 def main() -> int:

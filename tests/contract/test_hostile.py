@@ -1,4 +1,4 @@
-"""No reader of foreign files ends in anything but success or a sentence, whatever the file, in bounded memory and time."""
+"""Whatever the file: its reader ends in success or in a sentence, and in bounded memory and time."""
 
 from __future__ import annotations
 

@@ -319,3 +319,22 @@ def test_licences_are_read_from_the_card_and_never_guessed(toy):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_are_recognised(models, family):
     assert models[family].family == family
+
+
+def test_what_decides_a_picture_beside_the_weights_is_known(toy):
+    first = generators.load(toy, device="cpu")
+    assert generators.load(toy, device="cpu", dtype="bf16").drawing == first.drawing
+    before, weights = {first.drawing}, first.fingerprint
+    patch_json(toy / "unet" / "config.json", sample_size=16)
+    before.add(generators.load(toy, device="cpu").drawing)
+    patch_json(toy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+    before.add(generators.load(toy, device="cpu").drawing)
+    patch_json(toy / "scheduler" / "scheduler_config.json", _class_name="DDIMScheduler")
+    before.add(generators.load(toy, device="cpu").drawing)
+    patch_json(toy / "vae" / "config.json", scaling_factor=0.5)
+    before.add(generators.load(toy, device="cpu").drawing)
+    vae = toy / "vae" / "diffusion_pytorch_model.safetensors"
+    rewrite(vae, lambda t: {name: tensor + 1e-3 for name, tensor in t.items()})
+    before.add(generators.load(toy, device="cpu").drawing)
+    assert len(before) == 6
+    assert generators.load(toy, device="cpu").fingerprint == weights
