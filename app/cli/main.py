@@ -17,6 +17,11 @@ from erase.errors import BadInput, visible
 
 # A path that was given cannot be used.
 UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
+# What helps where memory ran out: on a CPU half precision and slicing do not, for weights there are only mapped.
+ROOM = {
+    "cuda": "On this GPU --dtype bf16, --attention-slicing and --offload need less; so does a closed form such as uce.",
+    "cpu": "Close other programs, or take a closed form such as uce, or a model or a knob `batch` that is smaller.",
+}
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 
 
@@ -75,7 +80,7 @@ def _check_circumstances(arguments: Sequence[str]) -> None:
 
 def explain(error: BaseException) -> tuple[str, int, str]:
     """The kind of an error, its exit code, and the sentence for the user."""
-    from erase.errors import disk_full
+    from erase.errors import disk_full, out_of_memory
     from erase.files import DiskFull
 
     if isinstance(error, BadInput):
@@ -89,10 +94,8 @@ def explain(error: BaseException) -> tuple[str, int, str]:
     if disk_full(error):
         return "disk", FAILED, f"The disk is full ({error}). Free some space, then run the same command again."
     said = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
-        return "memory", FAILED, (
-            "There was not enough memory. Try --attention-slicing, --offload or --dtype bf16, or close other programs."
-        )  # fmt: skip
+    if out_of_memory(error):
+        return "memory", FAILED, f"There was not enough memory. {ROOM['cuda' if 'cuda' in said else 'cpu']}"
     named = {"FloatingPointError": "collapsed", "Unproven": "unproven"}.get(type(error).__name__)
     if named:
         return named, FAILED, str(error)

@@ -54,7 +54,7 @@ def marked(
         return Marks(clicked["yes"][:yes], clicked["no"][:no], by)
     scorers = [model.scorer(concept) for concept in concepts]
     seen: dict[bool, list[int]] = {True: [], False: []}
-    start, looked, batch = number(seed, "feedback") >> 34, 0, 64
+    start, looked, batch = number(seed, "feedback") >> 34, 0, _at_once(model)
     while len(seen[True]) < yes or len(seen[False]) < no:
         seeds = range(start + looked, start + looked + batch)
         with torch.no_grad():
@@ -129,6 +129,11 @@ def clicks(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def _at_once(model: Gan) -> int:
+    """How many pictures are drawn together: fewer where they are large."""
+    return min(64, getattr(model, "at_once", 64))
+
+
 def pictures(model: Gan, seeds: Tensor) -> Callable[[Tensor], Tensor]:
     """From numbers in [0, 1) [n] to that many of the seeds' images [n 3 h w] in [-1, 1], kept as bytes if they fit."""
     chosen: list[int] = seeds.tolist()
@@ -140,7 +145,7 @@ def pictures(model: Gan, seeds: Tensor) -> Callable[[Tensor], Tensor]:
     one = drawn([0])
     if one.numel() * len(chosen) > CACHED:
         return lambda uniform: drawn((uniform * len(chosen)).long().tolist())
-    parts = torch.arange(len(chosen)).split(64)
+    parts = torch.arange(len(chosen)).split(_at_once(model))
     held = torch.cat([((drawn(part.tolist()) + 1) * 127.5).round().clamp(0, 255).byte().cpu() for part in parts])
 
     def picked(uniform: Tensor) -> Tensor:

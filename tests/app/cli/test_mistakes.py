@@ -186,3 +186,17 @@ def test_strict_json_has_no_nan() -> None:
         "a": [None, 1.5, None],
         "b": "x",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "helps", "not_there"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "--dtype bf16", "Close other"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "closed form", "--attention-slicing"),
+        (MemoryError(), "closed form", "--dtype"),
+    ],
+)
+def test_the_advice_about_memory_helps_on_that_device(error: Exception, helps: str, not_there: str) -> None:
+    kind, code, message = explain(error)
+    assert (kind, code) == ("memory", 1)
+    assert helps in message and not_there not in message

@@ -169,9 +169,9 @@ SD1 = {
 }  # fmt: skip
 SD2 = SD1 | {
     "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True,
-    "sample_size": 96,
+    "sample_size": 96, "upcast_attention": True,
 }  # fmt: skip
-XL = SD2 | {
+XL = {key: value for key, value in SD2.items() if key != "upcast_attention"} | {
     "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20], "block_out_channels": [320, 640, 1280],
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "sample_size": 128,
