@@ -156,8 +156,7 @@ def _score_rows(report: Report, names: Sequence[str]) -> list[tuple[str, ...]]:
     for name in names:
         if (score := report.scores.get(name)) is None:
             continue
-        known = not score.unscored and score.low == score.low
-        between = f"{shown(name, score.low)} – {shown(name, score.high)}" if known else ""
+        between = f"{shown(name, score.low)} – {shown(name, score.high)}" if score.has_interval else ""
         value = shown(name, score.value) or "unscored"
         arrow = "↑" if score.better == "high" else "↓"
         rows.append((f"{name} {arrow}", value, between, str(score.n or ""), shown(name, score.baseline)))

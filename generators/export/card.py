@@ -167,7 +167,8 @@ def _scores(scores: Mapping[str, Mapping[str, Any]], title: str, report: Mapping
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, score in scores.items():
-        interval = f"{_number(score.get('low'))} – {_number(score.get('high'))}" if score.get("low") is not None else ""
+        low, high = score.get("low"), score.get("high")
+        interval = f"{_number(low)} – {_number(high)}" if low is not None and low != high else ""
         cells = [
             name,
             _number(score.get("value")),
