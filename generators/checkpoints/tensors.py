@@ -107,7 +107,7 @@ def digest_of(named: Mapping[str, Tensor]) -> str:
         total.update(f"{name} {DTYPES[tensor.dtype]} {tuple(tensor.shape)}\n".encode())
         if tensor.numel():
             for piece in tensor.contiguous().reshape(-1).view(torch.uint8).split(PIECE):
-                total.update(piece.numpy())
+                total.update(piece.numpy().tobytes())
     return total.hexdigest()
 
 

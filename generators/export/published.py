@@ -12,7 +12,6 @@ from erase.edit import Edit, canonical
 
 if TYPE_CHECKING:
     from generators.checkpoints.parts import Family
-    from generators.export.format import Model
 
 DOWN, CROSS = "DownBlock2D", "CrossAttnDownBlock2D"
 UP, CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"
@@ -44,7 +43,7 @@ WHY_NOT = (
 )
 
 
-def is_published(model: Model) -> bool:
+def is_published(model: Any) -> bool:
     """Whether all weights of a model, its VAE's included, have the names and shapes of a published one."""
     family = getattr(model, "family", None)
     if family not in UNETS:
