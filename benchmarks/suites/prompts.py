@@ -96,7 +96,7 @@ def fitting(rows: Sequence[Row], model: Denoiser, added: int) -> list[Row]:
     long = [f"row {row.case} has {length} tokens" for row, length in zip(rows, lengths, strict=True) if length > room]
     reads = f"{model.name} reads {room} tokens beside the {added} of this attack"
     if len(long) == len(rows):
-        raise BadInput(f"{reads[0].upper()}{reads[1:]}, and no row fits{_listed(long)}. Shorten the prompts.")
+        raise BadInput(f"No row fits{_listed(long)}: {reads}. Shorten the prompts.")
     _warn(long, len(rows), reads)
     return [row for row, length in zip(rows, lengths, strict=True) if length <= room]
 

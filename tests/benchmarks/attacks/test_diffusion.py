@@ -496,7 +496,7 @@ def test_a_missing_file_and_a_row_that_is_too_long(tmp_path: Path) -> None:
     long = Row("4", "many words " * 8, 1)
     with pytest.warns(UserWarning, match=r"toy reads 11 tokens beside the 3 of this attack: 1 of 2 rows.*row 4 has 14"):
         assert fitting([rows(1)[0], long], toy, 3) == [rows(1)[0]]
-    with pytest.raises(BadInput, match="no row fits .row 4 has 14 tokens"):
+    with pytest.raises(BadInput, match="No row fits .row 4 has 14 tokens.: toy reads 11"):
         fitting([long], toy, 3)
 
 
