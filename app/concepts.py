@@ -23,6 +23,20 @@ def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | No
     return tuple(made)
 
 
+def kept(base: str, names: Sequence[str], erased: Sequence[Concept]) -> tuple[Concept, ...]:
+    """Concepts to keep; without a vocabulary they are of the kind of what is erased, unless said as style:Monet."""
+    kinds = {concept.kind for concept in erased}
+    usual = kinds.pop() if len(kinds) == 1 else "object"
+    made: list[Concept] = []
+    for name in names:
+        said, colon, rest = name.partition(":")
+        asked = said if colon and said in get_args(Kind) else None
+        unknown = "object" if usual == "nudity" else usual
+        kind = asked if base in WORDS else asked or unknown
+        made += concepts(base, [rest.strip() if asked else name], kind)
+    return tuple(made)
+
+
 def check_synonyms(base: str, erased: Sequence[Concept], keep: Sequence[Concept]) -> None:
     """BadInput when a kept concept is another word of the bundled model's captions for one that is to be erased."""
     if base not in WORDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def loaded(what: Source, args: argparse.Namespace) -> Any:
 def load(base: str, loading: Loading) -> Any:
     """The base model of a source, an adapter from `generators`; a hub id is fetched only with `online`."""
     try:
-        return generators.load(
+        model = generators.load(
             base,
             device=loading.device,
             dtype=loading.dtype,
@@ -107,6 +108,9 @@ def load(base: str, loading: Loading) -> Any:
             offload=loading.offload,
             config=loading.config,
         )
+        for note in getattr(model, "notes", ()):
+            print(note, file=sys.stderr)
+        return model
     except BadInput as error:
         if base.count("/") == 1 and not Path(base).is_absolute() and not loading.online:
             raise BadInput(f"{error} If {base!r} is a hub id, add --online to let it be fetched.") from error

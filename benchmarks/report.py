@@ -70,6 +70,11 @@ class Score(BaseModel):
         """Whether there is no number, only a note."""
         return math.isnan(self.value)
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the edges say something: not of what was counted once, nor where all of a few values were equal."""
+        return not self.unscored and self.low < self.high
+
 
 class Report(BaseModel):
     """All scores of one model or run; `alternatives` are the same images read by other presets of the definitions."""
@@ -176,7 +181,7 @@ def _line(name: str, score: Score) -> tuple[str, ...]:
     arrow = "↑ higher" if score.better == "high" else "↓ lower"
     if score.unscored:
         return name, "unscored", "", "", shown(name, score.baseline), arrow, score.probe
-    known = not (math.isnan(score.low) or math.isnan(score.high))
+    known = score.has_interval
     interval = f"{shown(name, score.low)} – {shown(name, score.high)}" if known else ""
     if known and name in SHARES and score.high - score.low > 2 * WIDE:
         interval += " (wide)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, field_validator, model_validator
@@ -20,16 +22,26 @@ INSTEAD: dict[str, str] = {
     "attribute": "",
 }
 
+TOKEN = re.compile(r"(<[^<>\s]+>(?:_\d+)?)")  # how embeddings that were learnt for a pipeline are called
+
 
 def _words(text: str) -> str:
-    """The text as a tokenizer should see it: Van_Gogh is two words, and no word is empty."""
-    return " ".join(text.replace("_", " ").split())
+    """The text as a tokenizer should see it: Van_Gogh is two words, the learnt token <my_style> one, none is empty."""
+    parts = (part if TOKEN.fullmatch(part) else part.replace("_", " ") for part in TOKEN.split(text))
+    return " ".join("".join(parts).split())
+
+
+def in_short(names: Sequence[str], most: int = 4) -> str:
+    """The names as a title has room for them: all of a few, else the first and how many more there are."""
+    more = f" and {len(names) - most + 1} more" if len(names) > most else ""
+    return ", ".join(names[: most - 1] if more else names) + more
 
 
 class Concept(BaseModel, frozen=True, extra="forbid"):
     """Something a model can draw: a name, other ways of saying it, and the anchor to be drawn in its place.
 
-    Underscores become spaces. Raises BadInput for an empty name or an anchor that is the concept itself.
+    Underscores become spaces, except in a learnt token such as <my_style>. Raises BadInput for an empty name or an
+    anchor that is the concept itself.
     """
 
     name: str
@@ -45,6 +57,15 @@ class Concept(BaseModel, frozen=True, extra="forbid"):
             where = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ")
             raise BadInput(f"Concept {where}: {message}." if where else message) from None
+
+    @field_validator("name", "anchor", "prompts")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        for text in [value] if isinstance(value, str) else value or ():
+            odd = next((letter for letter in text if not letter.isprintable() and not letter.isspace()), None)
+            if odd is not None:
+                raise BadInput(f"A concept is words; {text!r} holds the control character {odd!r}. Leave it out.")
+        return value
 
     @field_validator("name", "anchor")
     @classmethod

@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from erase.errors import DiskFull
+from erase.errors import DiskFull, reading
 from erase.files import replace
 from erase.low_rank import expanded
 from erase.model import BadInput, nearest
 
 FORMAT = 1
+DEEPEST = 16  # levels of edits that are sums of sums
 COMPRESSED = 2  # as 1, and some deltas are products NAME.up · NAME.down
 
 
@@ -142,6 +143,11 @@ class Edit:
         path = Path(path)
         if not path.is_file():
             raise BadInput(f"There is no edit file {path}; `studio erase` writes one as RUN/edit.safetensors.")
+        with reading(path, "an edit"):
+            return Edit._read(path)
+
+    @staticmethod
+    def _read(path: Path) -> Edit:
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
@@ -151,8 +157,11 @@ class Edit:
                 if told["format"] > COMPRESSED:
                     raise BadInput(f"{path} was written by a newer version (format {told['format']}); please update.")
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+                check_about(told["about"], path)
                 edit = Edit(expanded(tensors) if told["format"] == COMPRESSED else tensors, told["about"])
-        except (SafetensorError, json.JSONDecodeError, TypeError, KeyError) as error:
+        except BadInput as error:
+            raise error if str(path) in str(error) else BadInput(f"{path} is not an edit. {error}") from error
+        except (SafetensorError, json.JSONDecodeError, TypeError, KeyError, RecursionError) as error:
             raise BadInput(f"{path} is damaged, cut short or no edit file ({error}); write it again.") from error
         odd = next((name for name, delta in edit.deltas.items() if not delta.is_floating_point()), None)
         if odd is not None:
@@ -164,6 +173,26 @@ class Edit:
                 f"{path} holds NaN or infinity in {edit.unfinite}; such an edit draws nothing. Make it again."
             )
         return edit
+
+
+def check_about(about: Any, path: Path, depth: int = 0) -> None:
+    """BadInput for a provenance that does not have the form every reader of it counts on."""
+    parents = about.get("parents", []) if isinstance(about, Mapping) else None
+    whole = isinstance(parents, list) and all(
+        isinstance(parent, Mapping)
+        and isinstance(parent.get("hash"), str)
+        and isinstance(parent.get("strength"), (int, float))
+        for parent in parents
+    )
+    named = whole and all(
+        isinstance(about.get(key, []), (list, tuple))
+        and all(isinstance(each, str) or (isinstance(each, Mapping) and "name" in each) for each in about.get(key, []))
+        for key in ("concepts", "keep")
+    )
+    if not named or depth > DEEPEST:
+        raise BadInput(f"{path} is damaged: its provenance is not one of an edit. Make it again.")
+    for parent in parents or []:
+        check_about(parent.get("about"), path, depth + 1)
 
 
 def _sum(*terms: tuple[Edit, float]) -> Edit:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class BadInput(ValueError):
@@ -33,6 +34,36 @@ def match(given: str, possible: Iterable[str], what: str) -> str:
         if plain(name) == plain(given):
             return name
     raise nearest(given, names, what)
+
+
+@contextlib.contextmanager
+def reading(what: object, kind: str) -> Iterator[None]:
+    """BadInput, with the file's name, for whatever goes wrong inside while a file of somebody else is read.
+
+    A full disk, too little memory and a failing device are not the file's fault and pass as they are.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        if disk_full(error) or out_of_memory(error) or "CUDA" in str(error):
+            raise
+        reason = (str(error).strip().split("\n")[0] or "no reason given")[:200].rstrip(".")
+        raise BadInput(
+            f"{what} cannot be read as {kind} ({type(error).__name__}: {reason}). Get it again, or give another."
+        ) from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that there was not enough memory, on the CPU or on a device."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
+def visible(text: str) -> str:
+    """The text as a terminal may show it: control characters, which could move its cursor, are spelled out."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
 
 
 class DiskFull(RuntimeError):

@@ -8,12 +8,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from erase.errors import BadInput, DiskFull, disk_full
+from erase.errors import BadInput, DiskFull, disk_full, reading
 
+SETTLED = 2 * 10**9  # nanoseconds after which a file that changes has another time
 MARGIN = 16 * 2**20  # what a run writes beside its tensors: events, previews, pictures, reports
 
 
@@ -76,6 +80,14 @@ def dumps(value: Any) -> str:
     return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, with or without a byte order mark; FileNotFoundError where there is none."""
+    if not path.exists():
+        raise FileNotFoundError(path)
+    with reading(path, "TOML"):
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+
+
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise BadInput unless the disk that will hold `folder` has `needed` bytes and a margin free; `what` says why."""
     free = free_bytes(folder)
@@ -112,6 +124,39 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where what can be computed again lies: $STUDIO_CACHE, else the platform's cache folder."""
+    if given := os.environ.get("STUDIO_CACHE"):
+        return Path(given)
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return base / "concept-erasure-studio"
+
+
+def remembered(files: Sequence[Path], what: str, compute: Callable[[], str]) -> str:
+    """A digest of files, computed anew only when path, size, times or inode of one of them have changed.
+
+    `what` says what the digest is of. A file that was written a moment ago is not believed to stay as it is.
+    """
+    marks = [(str(file.resolve()), file.stat()) for file in files]
+    seen = [[path, mark.st_size, mark.st_mtime_ns, mark.st_ctime_ns, mark.st_ino] for path, mark in marks]
+    place = cache_folder() / "digests" / digest_of([what, seen])[:32]
+    with contextlib.suppress(OSError, ValueError):
+        known = place.read_text(encoding="ascii")
+        if re.fullmatch("[0-9a-f]{64}", known):
+            return known
+    found = compute()
+    newest = max(max(mark.st_mtime_ns, mark.st_ctime_ns) for _, mark in marks)
+    if time.time_ns() - newest > SETTLED:
+        with contextlib.suppress(OSError, BadInput, DiskFull):  # it is computed again next time
+            write_text(place, found, durable=False)
+    return found
 
 
 def digest_of(value: Any) -> str:

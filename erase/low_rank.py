@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from erase.errors import BadInput
 
 UP, DOWN = ".up", ".down"
+MOST_NUMBERS = 2**27  # of one layer; the largest of SDXL has 63 million
+MOST_GROWTH = 2048  # of numbers by multiplying; factors of rank 1 of SDXL's widest layer grow 1137-fold
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,24 @@ def expanded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Deltas by name, those given as NAME.up and NAME.down multiplied out; KeyError where one of the two is missing."""
     whole = {name: tensor for name, tensor in tensors.items() if not name.endswith((UP, DOWN))}
     products = {name.removesuffix(end) for name in tensors for end in (UP, DOWN) if name.endswith(end)}
+    check_products([(tensors[name + UP], tensors[name + DOWN]) for name in products])
     return whole | {name: product(tensors[name + UP], tensors[name + DOWN]) for name in sorted(products)}
+
+
+def check_products(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """BadInput, before anything is multiplied, for factors that do not fit or whose products no model has room for."""
+    whole = stored = 0
+    for up, down in pairs:
+        if up.ndim < 2 or down.ndim < 2 or up.flatten(1).shape[1] != len(down):
+            raise BadInput(f"Its factors {tuple(up.shape)} and {tuple(down.shape)} cannot be multiplied.")
+        largest = len(up) * math.prod(down.shape[1:])
+        if largest > MOST_NUMBERS or not len(down):
+            raise BadInput(
+                f"Its factors {tuple(up.shape)} and {tuple(down.shape)} make {largest} numbers, as no layer."
+            )
+        whole, stored = whole + largest, stored + up.numel() + down.numel()
+    if whole > MOST_GROWTH * stored:
+        raise BadInput(f"Its factors hold {stored} numbers and would make {whole}, more than those of any model.")
 
 
 def product(up: Tensor, down: Tensor) -> Tensor:

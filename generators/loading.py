@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase.errors import BadInput, nearest, plain
+from erase.errors import BadInput, nearest, plain, reading
 
 if TYPE_CHECKING:  # torch and diffusers are imported when a model is loaded, not when models are listed
     import torch
@@ -47,6 +47,13 @@ def load(
     """
     given = str(name_or_path).strip()
     where, precision = _device(device), _dtype(dtype, device)
+    with reading(given, "a model"):
+        return _loaded(given, where, precision, attention_slicing, offload, config)
+
+
+def _loaded(
+    given: str, where: torch.device, precision: torch.dtype, slicing: bool, offload: bool, config: str | Path | None
+) -> StableDiffusion | SeededGan:
     if offload and where.type == "cpu":
         raise BadInput("Offloading moves networks between the CPU and an accelerator; on the CPU alone leave it out.")
     if config is not None and not Path(config).expanduser().is_dir():
@@ -74,7 +81,7 @@ def load(
     parts = _parts(given, precision, Path(config).expanduser() if config is not None else None)
     if isinstance(parts, FlowParts):
         return _finite(FlowTransformer(parts, device=where))
-    return _finite(StableDiffusion(parts, device=where, attention_slicing=attention_slicing, offload=offload))
+    return _finite(StableDiffusion(parts, device=where, attention_slicing=slicing, offload=offload))
 
 
 def _finite(model: Any) -> Any:

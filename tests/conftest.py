@@ -39,8 +39,9 @@ MODELS: dict[str, Callable[[Path], Denoiser]] = {
 
 @pytest.fixture(autouse=True)
 def _nobodys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and tasks of whoever runs the tests are neither seen nor touched."""
+    """Runs, tasks and caches of whoever runs the tests are neither seen nor touched."""
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STUDIO_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -12,8 +13,15 @@ from typing import Any
 
 from app.cli.answer import Answer
 from app.cli.parser import parse
-from erase.errors import BadInput
+from erase.errors import BadInput, visible
 
+# A path that was given cannot be used.
+UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP)
+# What helps where memory ran out: on a CPU half precision and slicing do not, for weights there are only mapped.
+ROOM = {
+    "cuda": "On this GPU --dtype bf16, --attention-slicing and --offload need less; so does a closed form such as uce.",
+    "cpu": "Close other programs, or take a closed form such as uce, or a model or a knob `batch` that is smaller.",
+}
 DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 
 
@@ -28,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(dumps(answer.document))
         else:
-            print(answer.text)
+            print(visible(answer.text))
         return answer.code
     except SystemExit as end:  # --help and --version have printed what was asked for
         return int(end.code or 0)
@@ -37,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except BaseException as error:
         kind, code, message = explain(error)
-        print(message, file=sys.stderr)
+        print(visible(message), file=sys.stderr)
         if kind == "unexpected" or os.environ.get("STUDIO_TRACEBACK"):
             _unfold(error)
         if as_json:
@@ -48,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def answered(arguments: Sequence[str]) -> Answer:
     """Run one command and give its answer; whatever goes wrong is raised."""
+    _check_circumstances(arguments)
     args = parse(arguments)
     if not args.online:
         # Read by huggingface_hub when it is imported: nothing asks the network behind the user's back.
@@ -58,13 +67,26 @@ def answered(arguments: Sequence[str]) -> Answer:
         return getattr(import_module(module), function)(args)
 
 
+def _check_circumstances(arguments: Sequence[str]) -> None:
+    """BadInput for words that are no text, and for a working directory that is gone."""
+    for word in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise BadInput(f"{word!a} is not UTF-8 text. Type it in a terminal with a UTF-8 encoding.")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("The working directory no longer exists. Change to one that does, and try again.") from None
+
+
 def explain(error: BaseException) -> tuple[str, int, str]:
     """The kind of an error, its exit code, and the sentence for the user."""
-    from erase.errors import disk_full
+    from erase.errors import disk_full, out_of_memory
     from erase.files import DiskFull
 
     if isinstance(error, BadInput):
         return "bad-input", BAD_INPUT, str(error)
+    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename is not None:
+        return "bad-input", BAD_INPUT, f"{str(error.filename)[:200]}: {error.strerror}. Choose another place."
     if isinstance(error, KeyboardInterrupt):
         return "cancelled", CANCELLED, str(error) or "Cancelled."
     if isinstance(error, DiskFull):
@@ -72,10 +94,8 @@ def explain(error: BaseException) -> tuple[str, int, str]:
     if disk_full(error):
         return "disk", FAILED, f"The disk is full ({error}). Free some space, then run the same command again."
     said = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
-        return "memory", FAILED, (
-            "There was not enough memory. Try --attention-slicing, --offload or --dtype bf16, or close other programs."
-        )  # fmt: skip
+    if out_of_memory(error):
+        return "memory", FAILED, f"There was not enough memory. {ROOM['cuda' if 'cuda' in said else 'cpu']}"
     named = {"FloatingPointError": "collapsed", "Unproven": "unproven"}.get(type(error).__name__)
     if named:
         return named, FAILED, str(error)

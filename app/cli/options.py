@@ -25,6 +25,9 @@ class Parser(argparse.ArgumentParser):
     words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith(("expected one argument", "expected at least one argument")):
+            option = message.removeprefix("argument ").split(":")[0]
+            message += f" (a value that begins with a dash is written {option}=VALUE)"
         raise BadInput(f"{message[0].upper()}{message[1:]}. `{self.prog} --help` lists what is possible.")
 
 

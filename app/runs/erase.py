@@ -86,7 +86,7 @@ def erase_in(
             work = previewed(work, model, job.concepts, job.keep, previews)
         peak = Peak(model.device)
         try:
-            with contextlib.closing(work), run.events(keeper.steps) as events:
+            with contextlib.closing(work), contextlib.closing(peak), run.events(keeper.steps) as events:
                 edit = yield from _watched(work, keeper, events)
         finally:
             # Reached on every way out; `finish` below says `done` over it when there is an edit.

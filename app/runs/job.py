@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from erase.concept import Concept
+from erase.concept import Concept, in_short
 from erase.model import Generator
 from erase.provenance import versions
 
@@ -44,7 +44,7 @@ class Job(BaseModel):
     @property
     def title(self) -> str:
         """The job in a few words, for tables and sentences."""
-        return f"{', '.join(concept.name for concept in self.concepts)} by {self.method}"
+        return f"{in_short([concept.name for concept in self.concepts])} by {self.method}"
 
     def differences(self, other: Job) -> list[str]:
         """One phrase per thing that differs, knobs one by one: `steps is 100 there and 200 here`."""

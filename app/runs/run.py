@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from app.runs import checkpoints
 from app.runs.job import Job
 from erase.edit import Edit
-from erase.errors import BadInput
+from erase.errors import BadInput, reading
 from erase.files import make_folder, replace, sweep, write_json
 from erase.model import Generator
 from erase.work import Step
@@ -46,7 +46,7 @@ class Run:
         """The job this folder is for; BadInput when job.json is from another version or was edited by hand."""
         try:
             return Job.model_validate(self.record["job"])
-        except (ValidationError, KeyError) as error:
+        except (ValidationError, KeyError, TypeError) as error:
             raise BadInput(f"{self.folder / 'job.json'} holds no job this version can read: {error}") from error
 
     @property
@@ -303,9 +303,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise BadInput(f"{path} is not JSON: {error}. Move the folder away and start again.") from error
+        with reading(path, "JSON"):
+            value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except BadInput as error:
+        raise BadInput(f"{error} It belongs to a run; move the run's folder away and start again.") from error
     if not isinstance(value, dict):
         raise BadInput(f"{path} is not a JSON object, so it does not belong to a run.")
     return value

@@ -26,12 +26,23 @@ if TYPE_CHECKING:
 def erase_options(parser: Parser) -> None:
     parser.add_argument("source", metavar="MODEL|RUN", help=SOURCE + " (erasing from a RUN stacks on its edit)")
     parser.add_argument(
-        "--concept", action="append", required=True, metavar="NAME", help="what to erase; may be repeated"
+        "--concept",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="what to erase; repeat it for more, for a comma is part of a name",
     )
     kinds = "what the concepts are (default: what the name is in the bundled vocabulary, else object)"
     parser.add_argument("--kind", metavar="|".join(KINDS), help=kinds)
     parser.add_argument("--anchor", metavar="TEXT", help="what to draw instead (default: by kind)")
-    parser.add_argument("--keep", action="extend", nargs="+", default=[], metavar="NAME", help="concepts to protect")
+    parser.add_argument(
+        "--keep",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="concepts to protect, of the kind of what is erased unless said, as style:Monet",
+    )
     parser.add_argument("--method", required=True, metavar="METHOD", help=f"one of: {', '.join(method_names())}")
     parser.add_argument("--preset", metavar="NAME", help="named settings of the method")
     parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="decides every random draw (default: 0)")
@@ -134,14 +145,14 @@ def read_job(args: argparse.Namespace, what: Source) -> Job:
 
     What is erased from a run is erased from its model as that run loaded it.
     """
-    from app.concepts import check_synonyms, concepts
+    from app.concepts import check_synonyms, concepts, kept
     from app.runs.job import Job
     from erase.provenance import check_request
 
     method = match(args.method, method_names(), "method")
     built = build(method, args.preset, given_knobs(args))
     erased = concepts(what.base, args.concept, args.kind, args.anchor)
-    keep = concepts(what.base, args.keep, None)
+    keep = kept(what.base, args.keep, erased)
     check_request(erased, keep)
     check_synonyms(what.base, erased, keep)
     asked = what.loading(args)

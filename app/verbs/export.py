@@ -86,15 +86,25 @@ def evidence_of(run: Run | None) -> Evidence:
 def _listed(edit: Edit, asked: Asked) -> Answer:
     """The formats that can carry the edit as a table, and a sentence for each that cannot."""
     from generators.export.format import FORMS, form, refusal
+    from generators.export.published import WHY_NOT, may_be_published
 
+    known = may_be_published(edit)
     whys = {name: refusal(name, edit, asked) for name in FORMS}
     listed = [
-        {"name": name, "about": form(name).about, "opens": form(name).opens, "possible": why is None, "why_not": why}
+        {
+            "name": name,
+            "about": form(name).about,
+            "opens": form(name).openers(known),
+            "possible": why is None,
+            "why_not": why,
+        }
         for name, why in whys.items()
     ]
-    rows = [(name, form(name).about, form(name).opens) for name, why in whys.items() if why is None]
+    rows = [(name, form(name).about, form(name).openers(known)) for name, why in whys.items() if why is None]
     refused = [f"not {name}: {why}" for name, why in whys.items() if why is not None]
     text = table(("format", "what it is", "who opens it"), rows)
+    if not known and any(form(name).programs and why is None for name, why in whys.items()):
+        refused = [f"single-file, kohya-lora: {WHY_NOT}", *refused]
     return Answer({"version": 1, "formats": listed}, "\n".join([text, *([""] if refused else []), *refused]))
 
 
@@ -104,12 +114,12 @@ def _document(exported: Exported) -> dict[str, Any]:
         "version": 1, "status": "done", "format": exported.form, "path": exported.path, "files": exported.files,
         "bytes": exported.bytes, "max_difference": proof.max_difference, "mean_difference": proof.mean_difference,
         "max_latent_difference": proof.max_latent_difference, "tolerance": proof.tolerance, "effect": proof.effect,
-        **exported.facts, "seconds": exported.seconds,
+        **exported.facts, "seconds": exported.seconds, "left_out": exported.left_out,
     }  # fmt: skip
 
 
 def _text(exported: Exported) -> str:
-    from generators.export.card import approximation
+    from generators.export.card import approximation, without
 
     proof, latent = exported.proof, exported.max_latent_difference
     latents = "" if latent is None else f", largest latent difference {latent:.2g}"
@@ -118,5 +128,6 @@ def _text(exported: Exported) -> str:
         f"Exported to {exported.path} ({size(exported.bytes)}). {reader} opened it; it drew the same as the edit: "
         f"largest pixel difference {proof.max_difference:.2g}{latents} (required: {proof.tolerance}).",
         *([approximation(exported.facts)] if exported.facts else []),
+        *([without(exported.left_out)] if without(exported.left_out) else []),
     ]
     return "\n".join(lines)

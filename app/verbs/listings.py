@@ -65,7 +65,12 @@ def methods(args: argparse.Namespace) -> Answer:
     if args.name:
         document, text = described(match(args.name, method_names(), "method"))
         return Answer({"version": 1, **document}, text)
-    listed = [in_short(name) for name in method_names()]
+    listed = []
+    for name in method_names():
+        try:
+            listed.append(in_short(name))
+        except BadInput as error:  # a broken file hides no other
+            print(error, file=sys.stderr)
     rows = [
         (method["name"], NEEDS.get(method["needs"], method["needs"]), method["about"], method["paper"])
         for method in listed

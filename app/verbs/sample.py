@@ -16,6 +16,7 @@ from erase.errors import BadInput
 from erase.files import make_folder, require_space
 
 SEEDS = "0:4"
+MOST = 10_000  # seeds of one command
 
 
 def sample_options(parser: Parser) -> None:
@@ -81,13 +82,15 @@ def read_seeds(text: str) -> list[int]:
     try:
         if ":" in text:
             first, last = (int(part) for part in text.split(":"))
-            seeds = list(range(first, last))
+            seeds = list(range(first, min(last, first + MOST + 1)))
         else:
             seeds = [int(part) for part in text.split(",")]
     except ValueError:
         seeds = []
+    if len(seeds) > MOST or max(seeds, default=0) >= 2**63:
+        raise BadInput(f"{text[:60]!r} names too many or too large seeds. Give at most {MOST}, each below 2^63.")
     if not seeds or min(seeds) < 0:
-        raise BadInput(f"{text!r} names no seeds. Write A:B for A, A+1 … B-1, or a list such as 1,5,9.")
+        raise BadInput(f"{text[:60]!r} names no seeds. Write A:B for A, A+1 … B-1, or a list such as 1,5,9.")
     return seeds
 
 

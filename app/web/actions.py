@@ -24,6 +24,7 @@ from app.runs.job import Job
 from app.runs.run import Run, is_run, open_run
 from app.verbs.erase import read_job
 from app.web import forms, gallery, labels
+from erase.concept import in_short
 from erase.errors import BadInput, match
 from erase.files import replace, write_json
 from generators.checkpoints.tensors import header
@@ -60,7 +61,7 @@ def erase(asked: Erasure) -> Task:
     run = paths.runs() / _name(parse([*words, "--out", "-"]))
     if (going := _going_on(run)) is not None:
         return going
-    title = f"{', '.join(lines(asked.concept))} by {asked.method}"
+    title = f"{in_short(lines(asked.concept))} by {asked.method}"
     commands = [[*words, "--resume", "--previews", PREVIEWS, "--out", str(run)], ["look", str(run)]]
     return queue.submit("erase", title, run, [*commands, *([["judge", str(run)]] if asked.measure else [])])
 
@@ -312,8 +313,8 @@ def finished(run: str) -> Run:
 
 
 def lines(text: str | Sequence[str]) -> list[str]:
-    """One name a line or after a comma, without empty ones."""
-    parts = text.replace(",", "\n").splitlines() if isinstance(text, str) else text
+    """One name a line, without empty ones; a comma is part of a name, as it is at the command line."""
+    parts = text.splitlines() if isinstance(text, str) else text
     return [part.strip() for part in parts if part.strip()]
 
 

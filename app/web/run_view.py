@@ -156,8 +156,7 @@ def _score_rows(report: Report, names: Sequence[str]) -> list[tuple[str, ...]]:
     for name in names:
         if (score := report.scores.get(name)) is None:
             continue
-        known = not score.unscored and score.low == score.low
-        between = f"{shown(name, score.low)} – {shown(name, score.high)}" if known else ""
+        between = f"{shown(name, score.low)} – {shown(name, score.high)}" if score.has_interval else ""
         value = shown(name, score.value) or "unscored"
         arrow = "↑" if score.better == "high" else "↓"
         rows.append((f"{name} {arrow}", value, between, str(score.n or ""), shown(name, score.baseline)))
@@ -166,10 +165,12 @@ def _score_rows(report: Report, names: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _format_rows(run: str) -> Iterator[tuple[str, str, str, str]]:
     from generators.export.format import FORMS, Asked, form, refusal
+    from generators.export.published import may_be_published
 
     found = finished(run)
     edit = found.edit()
+    known = may_be_published(edit)
     for name in FORMS:
         why = refusal(name, edit, Asked())
         there = "✓ exported and proved" if exported(found, name).exists() else ""
-        yield (name, form(name).about if why is None else why, form(name).opens if why is None else "", there)
+        yield (name, form(name).about if why is None else why, form(name).openers(known) if why is None else "", there)

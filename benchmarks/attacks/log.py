@@ -46,7 +46,7 @@ class Book:
         try:
             head, *lines = [json.loads(line) for line in kept.splitlines()]
             before, booked = dict(head["job"]), {line["case"]: line for line in lines}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadInput(
                 f"{path} is damaged; remove {path.parent} to attack anew, or choose another --out."
             ) from None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from erase.errors import DiskFull
+from erase.files import cache_folder as folder
 from erase.files import replace
-
-
-def folder() -> Path:
-    """Where the cache lives: $STUDIO_CACHE, else the platform's cache folder."""
-    if given := os.environ.get("STUDIO_CACHE"):
-        return Path(given)
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "concept-erasure-studio"
 
 
 def key(**parts: Any) -> str:

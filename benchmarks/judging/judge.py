@@ -33,6 +33,7 @@ from erase.work import Work
 PUBLISHED_STEPS = 100  # of UnlearnCanvas' own DDIM
 UNCHECKED = "{sampler.steps} denoising steps: this sampler was not cross-checked with the published one of 100 steps"
 # Above this share of invalid target rows, "forgotten" means "destroyed".
+NEVER_SHOWN = 0.9  # of the target rows without the target before the edit
 COLLAPSED = 0.2
 LEVEL = 0.05  # of all looks of a sequential stop together
 
@@ -219,6 +220,11 @@ def _marks(scores: Mapping[str, Score], edit: Edit, probe: Probe) -> Iterator[st
     share = scores["invalid"].value
     if share > COLLAPSED:
         yield f"collapsed: {share:.0%} of the target rows show nothing, and UA counts them as forgotten"
+    if (unaware := scores["UA"].baseline) >= NEVER_SHOWN:
+        yield (
+            f"UA is meaningless here: in {unaware:.0%} of the target rows the probe does not see the target in the "
+            "unedited model's pictures either"
+        )
     if edit.about.get("steered_by") == probe.name:
         yield f"circular evaluation: {probe.name} steered this edit and now scores it"
 

@@ -142,6 +142,8 @@ def remembered(
         encode=suite.encode,
         probe=probe.sha256,
         clip=clip.sha256 if clip else None,
+        # Sizes, scheduler and VAE of a diffusion model; a GAN's weights are all there is.
+        **({"drawing": model.drawing} if hasattr(model, "drawing") else {}),
     )
     stored = cache.load(name)
     known = Predictions((), {}) if stored is None else Predictions(tuple(Shot(*shot) for shot in stored[1]), stored[0])

@@ -155,7 +155,7 @@ def _page(template: str, **values: Any) -> str:
 
 
 def _span(score: Score, name: str) -> str:
-    if score.unscored or math.isnan(score.low) or score.low == score.high:
+    if not score.has_interval:
         return ""
     name = name.split()[0]
     return f"{shown(name, score.low)} – {shown(name, score.high)}"

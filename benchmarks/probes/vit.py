@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from benchmarks.probes.base import Probe
 from benchmarks.probes.canvas import CanvasProbe
 from erase.errors import BadInput
+from generators.checkpoints.restricted import read_pt
 
 FILES = {"style": "style50.pth", "object": "style50_cls.pth"}
 HEAD_WIDTH = 64  # of one attention head, in every ViT that timm trains at these widths
@@ -97,13 +98,7 @@ def _network(path: Path, labels: tuple[str, ...], kind: str) -> tuple[nn.Module,
 
 def weights_alone(path: Path) -> Mapping[str, Tensor]:
     """The state dict in a file, read without running anything in it."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or forbidden pickle fails in whatever way its bytes lead to
-        why = (str(error).splitlines() or [""])[0]
-        raise BadInput(
-            f"{path} is not a checkpoint that holds weights alone ({type(error).__name__}: {why})."
-        ) from None
+    content = read_pt(path)
     found = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise BadInput(f"{path} holds no weights under `model_state_dict`.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erase.errors import BadInput, nearest, plain
+from erase.files import read_toml
 
 SUITES = Path(__file__).parent / "gan"
 
@@ -41,11 +41,9 @@ def gan_suite(name: str | Path) -> GanSuite:
             raise nearest(str(name), gan_suite_names(), "suite for GANs")
         path = SUITES / f"{found}.toml"
     try:
-        return GanSuite.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return GanSuite.model_validate(read_toml(path))
     except FileNotFoundError:
         raise BadInput(f"There is no suite file {path}; the bundled ones are {', '.join(gan_suite_names())}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not a TOML file: {error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"Suite file {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from benchmarks.metrics.accuracy import PRESETS, Rules
 from erase.errors import BadInput, nearest, plain
+from erase.files import read_toml
 from erase.model import Shot
 from erase.rng import number
 from generators.pocket.canvas.words import SYNONYMS
@@ -220,13 +220,11 @@ def load_suite(name: str | Path, *, probe: str | None = None, data: str | None =
             raise nearest(str(name), suite_names(), "suite")
         path = SUITES / f"{known}.toml"
     try:
-        found = Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        found = Suite.model_validate(read_toml(path))
         given = {"probe": probe, "data": data}
         return found.model_copy(update={key: value for key, value in given.items() if value is not None})
     except FileNotFoundError:
-        raise BadInput(f"there is no suite file {path}; the bundled suites are {', '.join(suite_names())}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not a TOML file: {error}") from None
+        raise BadInput(f"There is no suite file {path}; the bundled suites are {', '.join(suite_names())}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

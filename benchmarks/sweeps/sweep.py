@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from benchmarks.attacks.registry import build as build_attack
 from benchmarks.suites.suite import Suite, Target, chosen, load_suite
 from erase.concept import Kind
 from erase.errors import BadInput, match, nearest, plain
-from erase.files import file_name
+from erase.files import file_name, read_toml
 from erase.methods.registry import build, method, method_names
 
 VERSION = 1
@@ -138,11 +137,9 @@ class Cell:
 def read_sweep(path: Path) -> Sweep:
     """The sweep in a TOML file; BadInput names the first key or value that will not do."""
     try:
-        return Sweep.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise BadInput(f"The sweep file {path} cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not a TOML file: {error}") from None
+        return Sweep.model_validate(read_toml(path))
+    except FileNotFoundError:
+        raise BadInput(f"The sweep file {path} cannot be read: there is none.") from None
     except ValidationError as error:
         raise _told(path, error) from None
 

@@ -54,7 +54,7 @@ def marked(
         return Marks(clicked["yes"][:yes], clicked["no"][:no], by)
     scorers = [model.scorer(concept) for concept in concepts]
     seen: dict[bool, list[int]] = {True: [], False: []}
-    start, looked, batch = number(seed, "feedback") >> 34, 0, 64
+    start, looked, batch = number(seed, "feedback") >> 34, 0, _at_once(model)
     while len(seen[True]) < yes or len(seen[False]) < no:
         seeds = range(start + looked, start + looked + batch)
         with torch.no_grad():
@@ -118,7 +118,7 @@ def clicks(path: Path) -> dict[str, Tensor]:
         found = {side: torch.tensor(sorted(set(told[side])), dtype=torch.long) for side in ("yes", "no")}
     except FileNotFoundError:
         raise BadInput(f'There is no file of marks {path}; it holds {{"yes": [seeds], "no": [seeds]}}.') from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, RuntimeError, OSError) as error:
         raise BadInput(f'{path} holds no marks ({error}); write {{"yes": [3, 8], "no": [1, 2]}}.') from None
     both = set(found["yes"].tolist()) & set(found["no"].tolist())
     if both:
@@ -127,6 +127,11 @@ def clicks(path: Path) -> dict[str, Tensor]:
         if len(seeds) < 8:
             raise BadInput(f"{path} marks {len(seeds)} seeds with {side!r}; at least 8 of each are needed.")
     return found
+
+
+def _at_once(model: Gan) -> int:
+    """How many pictures are drawn together: fewer where they are large."""
+    return min(64, getattr(model, "at_once", 64))
 
 
 def pictures(model: Gan, seeds: Tensor) -> Callable[[Tensor], Tensor]:
@@ -140,7 +145,7 @@ def pictures(model: Gan, seeds: Tensor) -> Callable[[Tensor], Tensor]:
     one = drawn([0])
     if one.numel() * len(chosen) > CACHED:
         return lambda uniform: drawn((uniform * len(chosen)).long().tolist())
-    parts = torch.arange(len(chosen)).split(64)
+    parts = torch.arange(len(chosen)).split(_at_once(model))
     held = torch.cat([((drawn(part.tolist()) + 1) * 127.5).round().clamp(0, 255).byte().cpu() for part in parts])
 
     def picked(uniform: Tensor) -> Tensor:

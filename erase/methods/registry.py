@@ -125,7 +125,7 @@ def _module(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise BadInput(f"The method file {file} cannot be imported: {type(error).__name__}: {error}.") from error
     return module

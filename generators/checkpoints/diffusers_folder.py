@@ -14,11 +14,18 @@ from torch import Tensor
 
 from erase.edit import canonical
 from erase.errors import BadInput
+from erase.files import remembered
 from generators.checkpoints import parts
 from generators.checkpoints.parts import Family, Parts, Tokenizer, read_json
 from generators.checkpoints.tensors import contents, digest
 
-PIPELINES = {"StableDiffusionPipeline": False, "StableDiffusionXLPipeline": True}
+# Whether a pipeline is an SDXL; those that begin with a picture consist of the same parts.
+PIPELINES = {
+    "StableDiffusionPipeline": False,
+    "StableDiffusionXLPipeline": True,
+    "StableDiffusionImg2ImgPipeline": False,
+    "StableDiffusionXLImg2ImgPipeline": True,
+}
 FLOW_PIPELINES = ("FluxPipeline", "StableDiffusion3Pipeline")  # read in generators.flow
 STEM = {
     "unet": "diffusion_pytorch_model",
@@ -28,7 +35,8 @@ STEM = {
     "text_encoder_3": "model",
     "transformer": "diffusion_pytorch_model",
 }
-TOWERS = {"unet": "unet", "text_encoder": "text", "text_encoder_2": "text_2"}
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # parts that no erasure and no picture needs
+TOWERS = {"unet": "unet", "text_encoder": "text", "text_encoder_2": "text_2", "vae": "vae"}
 
 
 def fetch(name: str) -> Path:
@@ -46,6 +54,8 @@ def fetch(name: str) -> Path:
 def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
     """The parts of a diffusers folder; BadInput, naming the file, for anything that does not belong together."""
     index = _index(folder)
+    if index["_class_name"] == "StableDiffusionXLImg2ImgPipeline" and not (folder / "text_encoder").is_dir():
+        raise BadInput(f"{folder} is an SDXL refiner, which only finishes pictures of SDXL. Give the base model.")
     xl = PIPELINES[index["_class_name"]]
     towers = ("text_encoder", "text_encoder_2") if xl else ("text_encoder",)
     for component in (
@@ -67,7 +77,8 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         for tower in towers
     )
     scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
-    kind = scheduler_config.get("_class_name") or (index.get("scheduler") or [None, "?"])[1]
+    named = index.get("scheduler")
+    kind = scheduler_config.get("_class_name") or (named[-1] if isinstance(named, list) and named else "?")
     family: Family = "xl" if xl else "sd2" if unet.config["use_linear_projection"] else "sd1"
     return Parts(
         name=name,
@@ -78,10 +89,12 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         scheduler=parts.scheduler(kind, scheduler_config, str(folder / "scheduler" / "scheduler_config.json")),
         vae_config=_config(folder, "vae"),
         vae=lambda: parts.vae(_config(folder, "vae"), *_weights(folder, "vae", dtype)),
-        fingerprint=partial(_fingerprint, folder, towers),
+        fingerprint=partial(_fingerprint, folder, ("unet", *towers)),
+        vae_fingerprint=partial(_fingerprint, folder, ("vae",)),
         settings={key: value for key, value in index.items() if isinstance(value, bool)},
         defaults=read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {},
         licence=licence(folder / "README.md"),
+        left_out=tuple(name for name in LEFT_OUT if isinstance(index.get(name), list) and index[name][-1]),
     )
 
 
@@ -111,7 +124,7 @@ def _index(folder: Path) -> dict[str, Any]:
             "text_encoder, or a single .safetensors checkpoint."
         )
     index = read_json(folder / "model_index.json")
-    if index.get("_class_name") not in PIPELINES:
+    if not isinstance(index.get("_class_name"), str) or index["_class_name"] not in PIPELINES:
         possible = ", ".join((*PIPELINES, *FLOW_PIPELINES))
         raise BadInput(f"{folder} is a {index.get('_class_name')}; possible here: {possible}.")
     return index
@@ -131,24 +144,44 @@ def _weights(folder: Path, component: str, dtype: torch.dtype) -> tuple[dict[str
 
 
 def weight_files(folder: Path, component: str) -> list[Path]:
-    """The safetensors files of a component: one, its shards, or the one variant (fp16) the folder has."""
+    """The safetensors files of a component, as its own library picks them: shards before a single file or after it.
+
+    A folder of one variant, such as fp16, is read as that; of several none is the one that was meant.
+    """
     home, stem = folder / component, STEM[component]
-    plain = home / f"{stem}.safetensors"
-    if plain.is_file():
-        return [plain]
-    for index in sorted(home.glob(f"{stem}*.safetensors.index*.json"), key=lambda path: len(path.name)):
-        # Only names: a map that points out of its folder is not followed.
-        return [home / Path(shard).name for shard in sorted(set(read_json(index).get("weight_map", {}).values()))]
-    if variants := sorted(home.glob(f"{stem}.*.safetensors")):
-        return variants[:1]
+    single, index = home / f"{stem}.safetensors", home / f"{stem}.safetensors.index.json"
+    # diffusers reads shards even where an older single file lies beside them; transformers does the opposite.
+    first, second = (single, index) if component.startswith("text_encoder") else (index, single)
+    for path in (first, second):
+        if path.is_file():
+            return _shards(home, path) if path == index else [path]
+    variants = [*home.glob(f"{stem}.*.safetensors"), *home.glob(f"{stem}.safetensors.index.*.json")]
+    variants = sorted(path for path in variants if not re.search(r"-of-\d+", path.name))
+    if len(variants) > 1:
+        names = ", ".join(path.name for path in variants)
+        raise BadInput(f"{home} holds several variants and no {single.name}: {names}. Keep one of them.")
+    if variants:
+        return _shards(home, variants[0]) if variants[0].suffix == ".json" else variants
     pickled = sorted(path.name for path in home.glob("*.bin"))
     why = f"{pickled[0]} is a pickle, which could run code" if pickled else f"{stem}.safetensors is missing"
+    if (home / f"{home.name}.xml").is_file() or list(home.glob("openvino*")):
+        why = "they are those of OpenVINO"
     raise BadInput(f"{home} has no safetensors weights: {why}. Re-save the pipeline with safe_serialization=True.")
 
 
-def _fingerprint(folder: Path, towers: tuple[str, ...]) -> str:
+def _shards(home: Path, index: Path) -> list[Path]:
+    """The files that an index names; a map that points out of its folder is not followed."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise BadInput(f"{index} is not an index of shards: its weight_map is not a table of names. Get it again.")
+    return [home / Path(shard).name for shard in sorted(set(places.values()))]
+
+
+def _fingerprint(folder: Path, components: tuple[str, ...]) -> str:
     def named(component: str) -> Callable[[str], str | None]:
         prefix = TOWERS[component]
-        return lambda name: None if name.endswith("position_ids") else canonical(f"{prefix}.{name}")
+        idle = ("position_ids", "logit_scale")
+        return lambda name: None if name.endswith(idle) else canonical(f"{prefix}.{name}")
 
-    return digest([(path, named(part)) for part in ("unet", *towers) for path in weight_files(folder, part)])
+    files = [(path, named(part)) for part in components for path in weight_files(folder, part)]
+    return remembered([path for path, _ in files], f"1 {' '.join(components)}", lambda: digest(files))

@@ -54,6 +54,8 @@ def unet_config(shapes: Shapes, family: Family, sample_size: int) -> dict[str, A
         "use_linear_projection": flat[0],
         "transformer_layers_per_block": depth[0] if len(set(depth)) == 1 else depth,
     }
+    if family == "sd2":
+        config["upcast_attention"] = True  # SD 2.1's attention overflows in fp16 otherwise
     if "label_emb.0.0.weight" in shapes:
         config |= {
             "addition_embed_type": "text_time",

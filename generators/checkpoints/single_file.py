@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,13 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 from transformers import CLIPTextConfig
 
+from erase.edit import canonical
 from erase.errors import BadInput
+from erase.files import remembered
 from generators.checkpoints import diffusers_folder as folders
-from generators.checkpoints import parts, shapes, vocabulary
+from generators.checkpoints import foreign, parts, shapes, vocabulary
 from generators.checkpoints.parts import Family, Parts, Scheduler, TextModel, Tokenizer
-from generators.checkpoints.tensors import contents, digest, header
+from generators.checkpoints.tensors import contents, digest_of, header
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 # The prefix of each text tower and whether it follows OpenCLIP's naming.
@@ -59,6 +61,7 @@ class Checkpoint:
     family: Family
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
+    unread: tuple[str, ...] = ()  # tensors that belong to no part of a model
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under a prefix, names as in the file."""
@@ -82,8 +85,8 @@ def read(path: Path, name: str, dtype: torch.dtype, config: Path | None = None) 
         texts = tuple(_text(file, number, given, dtype) for number in range(len(TOWERS[file.family])))
         tokenizers = tuple(_tokenizer(file, number, given, text) for number, text in enumerate(texts))
         scheduler = _scheduler(file, given)
-    unet = convert_ldm_unet_checkpoint(file.tensors(UNET), unet_config)
-    prefixes = (UNET, *(prefix for prefix, _ in TOWERS[file.family]))
+        given_scheduler = given is not None and (given / "scheduler" / "scheduler_config.json").is_file()
+    unet = _unet(file, unet_config)
     return Parts(
         name=name,
         family=file.family,
@@ -95,11 +98,52 @@ def read(path: Path, name: str, dtype: torch.dtype, config: Path | None = None) 
         vae=lambda: parts.vae(
             vae_config, convert_ldm_vae_checkpoint(file.tensors(VAE), vae_config), dtype, f"{path} (VAE)"
         ),
-        fingerprint=lambda: digest([(path, lambda tensor: tensor if tensor.startswith(prefixes) else None)]),
+        fingerprint=lambda: remembered([path], f"1 {file.family}", lambda: digest_of(_named(file, unet_config, texts))),
+        vae_fingerprint=lambda: remembered([path], "1 vae", lambda: digest_of(file.tensors(VAE))),
         settings={"force_zeros_for_empty_prompt": True} if file.family == "xl" else {},
         defaults=json.loads(file.metadata.get("studio.json", "{}")),
         licence=file.metadata.get("modelspec.license"),
+        notes=(*_notes(file, given_scheduler),),
     )
+
+
+def _unet(file: Checkpoint, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The U-Net's tensors under diffusers' names; BadInput for one that the converter does not know."""
+    given = file.tensors(UNET)
+    named = convert_ldm_unet_checkpoint(given, config)
+    known = {id(tensor) for tensor in named.values()}
+    if strange := sorted(name for name, tensor in given.items() if id(tensor) not in known):
+        raise BadInput(
+            f"{file.path} holds {strange[0]} in its U-Net ({len(strange)} such tensors). "
+            "No Stable Diffusion has them; give a plain SD 1, SD 2 or SDXL."
+        )
+    return named
+
+
+def _named(file: Checkpoint, unet_config: Mapping[str, Any], texts: Sequence[TextModel]) -> dict[str, Tensor]:
+    """What a fingerprint covers, named and stored as in a diffusers folder of the same weights."""
+    named = {f"unet.{name}": tensor for name, tensor in _unet(file, unet_config).items()}
+    for number, text in enumerate(texts):
+        tower = f"text{'_2' * number}"
+        wanted = {canonical(f"{tower}.{name}") for name in text.state_dict()}
+        own = {canonical(f"{tower}.{name}"): part for name, part in _text_tensors(file, number, text.config).items()}
+        named |= {name: part for name, part in own.items() if name in wanted and not name.endswith("position_ids")}
+    return named
+
+
+def _notes(file: Checkpoint, given: bool) -> Iterator[str]:
+    """What was assumed of a file that does not say it, and what of it is not read."""
+    said = file.metadata.keys() & {"modelspec.prediction_type", "modelspec.architecture"}
+    if file.family == "sd2" and not said and not given and not {"v_pred", "ztsnr"} & file.shapes.keys():
+        yield (
+            f"{file.path} does not say what it predicts, so v at 768 px is assumed, as in SD 2.1. "
+            "For SD 2 base or SD-Turbo, pass --config with a scheduler that predicts epsilon."
+        )
+    if file.unread:
+        yield (
+            f"{file.path} holds {len(file.unread)} tensors that no part of the model reads, such as {file.unread[0]}. "
+            "They are left out."
+        )
 
 
 def opened(path: Path) -> Checkpoint:
@@ -109,14 +153,28 @@ def opened(path: Path) -> Checkpoint:
     for family, towers in TOWERS.items():
         wanted = (UNET, VAE, *(prefix for prefix, _ in towers))
         if all(any(name.startswith(prefix) for name in names) for prefix in wanted):
-            return Checkpoint(path, family, names, metadata)
+            foreign.refuse_relatives(path, stored, wanted)
+            return Checkpoint(path, family, names, metadata, tuple(foreign.unread(stored, wanted)))
+    raise _incomplete(path, names)
+
+
+def _incomplete(path: Path, names: Mapping[str, tuple[int, ...]]) -> BadInput:
+    """The error for a file that is no whole checkpoint: which part is missing, or what the file is instead."""
     found = [
         prefix
         for prefix in (UNET, VAE, "cond_stage_model.", "conditioner.")
         if any(n.startswith(prefix) for n in names)
     ]
+    if found == [UNET, "conditioner."] or found == [UNET, "cond_stage_model."]:
+        return BadInput(
+            f"{path} was published without its VAE. Put a VAE into it, or give the model's diffusers folder."
+        )
+    if any(name.startswith("conditioner.embedders.0.model.") for name in names) and VAE in found:
+        return BadInput(f"{path} is an SDXL refiner, which only finishes pictures of SDXL. Give the base model.")
+    if len(found) < 2 and (error := foreign.no_model(path, names)) is not None:
+        return error
     what = f"only the parts {', '.join(found)}" if found else "no tensors named as in one"
-    raise BadInput(
+    return BadInput(
         f"{path} is not a complete Stable Diffusion checkpoint (U-Net, VAE and text encoder, original layout): "
         f"it has {what}. A LoRA, an edit or a single network cannot be loaded as a model."
     )
@@ -162,15 +220,22 @@ def _text(file: Checkpoint, number: int, given: Path | None, dtype: torch.dtype)
     prefix, open_clip = TOWERS[file.family][number]
     stored = given / f"text_encoder{'_2' * number}" / "config.json" if given else None
     config = parts.text_config(stored) if stored and stored.is_file() else None
-    own, tensors = shapes.under(file.shapes, prefix), file.tensors(prefix)
+    own = shapes.under(file.shapes, prefix)
     if open_clip:
         config = config or shapes.open_clip_config(own, layers=_layers(file.family, own))
-        tensors = _from_open_clip(tensors, prefix, config, projected=number == 1)
     else:
         config = config or shapes.clip_config(shapes.under(own, "text_model.") or own)
-        tensors = convert_ldm_clip_checkpoint(tensors)
     config.architectures = ["CLIPTextModelWithProjection" if number else "CLIPTextModel"]
+    tensors = _text_tensors(file, number, config)
     return parts.text(config, tensors, dtype, f"{file.path} (text encoder {number + 1})", projected=number == 1)
+
+
+def _text_tensors(file: Checkpoint, number: int, config: CLIPTextConfig) -> dict[str, Tensor]:
+    prefix, open_clip = TOWERS[file.family][number]
+    tensors = file.tensors(prefix)
+    if open_clip:
+        return _from_open_clip(tensors, prefix, config, projected=number == 1)
+    return convert_ldm_clip_checkpoint(tensors)
 
 
 def _layers(family: Family, own: Mapping[str, tuple[int, ...]]) -> int:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +20,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 # Headers are JSON of a few hundred bytes per tensor; anything larger is not one.
 HEADER_LIMIT = 100 * 2**20
+MOST_TENSORS = 100_000
+PIECE = 2**22  # bytes hashed at once
+# Dtypes as safetensors spells them.
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,17 +49,27 @@ def header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
             if not 2 <= length <= min(HEADER_LIMIT, size - 8):
                 raise BadInput(f"{damaged}: its header does not fit into its {size} bytes; copy or download it again.")
             table = json.loads(file.read(length))
-        metadata = table.pop("__metadata__", {})
-        tensors = {
-            name: Stored(entry["dtype"], tuple(entry["shape"]), *(8 + length + at for at in entry["data_offsets"]))
-            for name, entry in table.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        metadata = table.pop("__metadata__", {}) or {}
+        if len(table) > MOST_TENSORS:
+            raise BadInput(f"{path} holds {len(table)} tensors; no model has more than {MOST_TENSORS}.")
+        tensors = {name: _stored(entry, 8 + length) for name, entry in table.items()}
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise TypeError("its metadata should be texts")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise error if isinstance(error, BadInput) else BadInput(f"{damaged} ({error}).") from error
     wanted = max((tensor.end for tensor in tensors.values()), default=0)
     if size < wanted:
         raise BadInput(f"{damaged}: it has {size} of {wanted} bytes; copy or download it again.")
     return tensors, metadata
+
+
+def _stored(entry: Any, data: int) -> Stored:
+    """An entry of the header; `data` is where the bytes of the tensors begin."""
+    shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
+    sizes = (*shape, start, end)
+    if not isinstance(entry["dtype"], str) or not all(type(size) is int and size >= 0 for size in sizes) or end < start:
+        raise ValueError("its header holds sizes that are not sizes")
+    return Stored(entry["dtype"], shape, data + start, data + end)
 
 
 def contents(path: Path) -> dict[str, Tensor]:
@@ -83,7 +100,18 @@ def digest(files: Sequence[tuple[Path, Callable[[str], str | None]]]) -> str:
     return total.hexdigest()
 
 
-def _bytes(path: Path, tensor: Stored, piece: int = 2**22) -> Iterator[bytes]:
+def digest_of(named: Mapping[str, Tensor]) -> str:
+    """What `digest` says of a file with these tensors under these names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(named.items()):
+        total.update(f"{name} {DTYPES[tensor.dtype]} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            for piece in tensor.contiguous().reshape(-1).view(torch.uint8).split(PIECE):
+                total.update(piece.numpy().tobytes())
+    return total.hexdigest()
+
+
+def _bytes(path: Path, tensor: Stored, piece: int = PIECE) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(tensor.start)
         for start in range(tensor.start, tensor.end, piece):
@@ -107,6 +135,8 @@ def fill(build: Callable[[], Module], tensors: Mapping[str, Tensor], dtype: torc
         )
         raise BadInput(f"{where} does not fit its config: {problem}.")
     for name, tensor in given.items():
+        if tensor.is_floating_point() != wanted[name].is_floating_point() or tensor.is_complex():
+            raise BadInput(f"{where}: {name} holds {tensor.dtype}. Get the file with fp16, bf16 or fp32 weights.")
         if tensor.shape != wanted[name].shape:
             found, due = _by(tensor.shape), _by(wanted[name].shape)
             raise BadInput(f"{where} does not fit its config: {name} is {found}, it should be {due}.")

@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from erase import provenance
-from erase.edit import Edit, canonical
-from erase.errors import BadInput
-from erase.low_rank import product
+from erase.edit import Edit, canonical, check_about
+from erase.errors import BadInput, reading
+from erase.low_rank import check_products, product
+from generators.checkpoints import foreign
 from generators.checkpoints.tensors import contents, header
 
 ABOUT, MODULES = "erase.about", "erase.modules"
@@ -29,6 +30,11 @@ def place(path: Path) -> Path | None:
 
     A folder of text encoders is an edit as a whole.
     """
+    with reading(path, "an export"):
+        return _place(path)
+
+
+def _place(path: Path) -> Path | None:
     if not path.is_dir():
         return path if _is_edit(path) else None
     if (path / "model_index.json").is_file():
@@ -48,21 +54,33 @@ def _is_edit(path: Path) -> bool:
 
 def read(path: Path) -> Edit:
     """The Edit at a `place`; BadInput for a LoRA that does not say which weights of which model it changes."""
+    with reading(path, "an edit"):
+        return _read(path)
+
+
+def _read(path: Path) -> Edit:
     if path.is_dir():
         return _difference(path)
-    metadata = header(path)[1]
+    stored, metadata = header(path)
     if "edit" in metadata:
         return Edit.load(path)
     if MODULES not in metadata:
+        kind, way = foreign.adapter(stored) or ("a LoRA", foreign.MERGE)
         raise BadInput(
-            f"{path} is a LoRA of another program: it does not say which weights of which model it changes. Merge it "
-            "into its base model there, and give the merged model."
+            f"{path} is {kind} of another program: it does not say which weights of which model it changes. {way}"
         )
     tensors = contents(path)
     try:
-        modules = json.loads(metadata[MODULES])
-        return Edit({name: _delta(tensors, module) for module, name in modules.items()}, json.loads(metadata[ABOUT]))
-    except (ValueError, KeyError, TypeError) as error:
+        modules, about = json.loads(metadata[MODULES]), json.loads(metadata[ABOUT])
+        check_about(about, path)
+        pairs = [_pair(tensors, module) for module in modules]
+        check_products([(up.flatten(1), down) for up, down in pairs])
+        deltas = {name: _delta(tensors, module) for module, name in modules.items()}
+        edit = Edit(deltas, about)
+        if edit.unfinite is not None:
+            raise BadInput(f"It holds NaN or infinity in {edit.unfinite}; such an edit draws nothing.")
+        return edit
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"{path} is damaged ({error}); export it again.") from error
 
 
@@ -103,9 +121,13 @@ def _difference(folder: Path) -> Edit:
 
 
 def _delta(tensors: Mapping[str, Tensor], module: str) -> Tensor:
+    first, second = _pair(tensors, module)
+    scale = float(tensors[f"{module}.alpha"]) / len(second) if f"{module}.alpha" in tensors else 1.0
+    return product(first.flatten(1), second) * scale
+
+
+def _pair(tensors: Mapping[str, Tensor], module: str) -> tuple[Tensor, Tensor]:
     for up, down in PAIRS:
         if module + up in tensors:
-            first, second = tensors[module + up], tensors[module + down]
-            scale = float(tensors[f"{module}.alpha"]) / len(second) if f"{module}.alpha" in tensors else 1.0
-            return product(first.flatten(1), second) * scale
+            return tensors[module + up], tensors[module + down]
     raise KeyError(f"nothing for {module}")

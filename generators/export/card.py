@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from erase import provenance
+from erase.errors import visible
 
 STATEMENT = (
     "Erasing a concept is not a security boundary. The concept may be recovered by learned embeddings, image guidance, "
     "inpainting or fine-tuning, and a LoRA can simply be left out. Use it together with other measures."
 )
+UNCHECKED = "The base has a safety checker and this export has none; add the base's own where pictures must be checked."
 UNKNOWN = "unknown, ask before redistributing"
 NO_SCORES = "No scores were measured for this export."
 NO_ATTACKS = "No attack was tried on it: how easily the concept comes back is not known."
@@ -39,11 +43,13 @@ def card(
     licence: str | None = None,
     recipe: str,
     gan: bool = False,
+    left_out: Sequence[str] = (),
 ) -> str:
     """README.md with front matter, from `Edit.about`, the JSON of `judge` and of attacks by name, the base's licence,
-    and how the export is loaded."""
+    and how the export is loaded. `left_out` are parts of the base that a merged model comes without."""
     erasures, names = provenance.erasures(about), provenance.erased_names(about)
     model, base = provenance.common_value(about, "model"), provenance.common_value(about, "base")
+    names = [plain(name) for name in names]
     known = PurePath(model).name if model else None  # a local model's folder is nobody's business
     front = {
         "license": licence or "unknown",
@@ -52,7 +58,7 @@ def card(
         "tags": ["concept-erasure", "stylegan2" if gan else "stable-diffusion"],
         "base_model": known,
     }
-    named = known or ("A GAN" if gan else "A diffusion model")
+    named = plain(known) if known else ("A GAN" if gan else "A diffusion model")
     sections = [
         "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items() if value is not None) + "---",
         f"# {named} without {_listing(names)}" if names else f"# {named}, unedited",
@@ -61,6 +67,7 @@ def card(
         else "No concept was erased.",
         f"**Base.** {known or 'unknown'}; sha256 of its weights `{base or 'unknown'}`.",
         f"**Licence.** {licence or UNKNOWN}. It is the base model's, and its use restrictions follow the weights.",
+        *([f"**Safety checker.** {without(left_out)}"] if without(left_out) else []),
         f"> {STATEMENT}",
         _scores(report["scores"], "Scores", report) if report and report.get("scores") else NO_SCORES,
         *(_scores(attack["scores"], f"Attack: {name}", attack) for name, attack in sorted((attacks or {}).items())),
@@ -70,10 +77,26 @@ def card(
     return "\n\n".join(sections) + "\n"
 
 
+def without(left_out: Sequence[str]) -> str:
+    """The sentence for a base that has a safety checker, which an export comes without; empty for others."""
+    return UNCHECKED if "safety_checker" in left_out else ""
+
+
 def spoken(about: Mapping[str, Any]) -> str:
     """A prompt that asks for what was erased; empty where nothing was."""
     names = provenance.erased_names(about)
     return names[0].replace('"', "'") if names else ""
+
+
+def quoted(text: str) -> str:
+    """The text as it may stand between double quotes in a card's Python, whatever it holds."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace("`", "\\u0060")
+
+
+def plain(text: object) -> str:
+    """The text as Markdown shows it: nothing in it is markup."""
+    escaped = html.escape(visible(" ".join(str(text).split())), quote=False)
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", escaped)
 
 
 def proof_section(proof: Mapping[str, Any], stored: Stored) -> str:
@@ -120,11 +143,12 @@ def _listing(names: Sequence[str]) -> str:
 
 def _erasure(strength: float, about: Mapping[str, Any]) -> str:
     anchors = [
-        f"{concept['name']} ({concept.get('kind', 'object')}) → {concept.get('anchor') or 'nothing in particular'}"
+        f"{plain(concept['name'])} ({concept.get('kind', 'object')}) → "
+        f"{plain(concept.get('anchor') or 'nothing in particular')}"
         for concept in about.get("concepts", ())
         if isinstance(concept, Mapping) and concept.get("anchor") is not None
     ]
-    erased, kept = provenance.concept_names(about, "concepts"), provenance.concept_names(about, "keep")
+    erased, kept = (list(map(plain, provenance.concept_names(about, key))) for key in ("concepts", "keep"))
     versions = ", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items())
     entering = f", entering at strength {strength:g}" if strength != 1 else ""
     lines = [
@@ -143,7 +167,8 @@ def _scores(scores: Mapping[str, Mapping[str, Any]], title: str, report: Mapping
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, score in scores.items():
-        interval = f"{_number(score.get('low'))} – {_number(score.get('high'))}" if score.get("low") is not None else ""
+        low, high = score.get("low"), score.get("high")
+        interval = f"{_number(low)} – {_number(high)}" if low is not None and low != high else ""
         cells = [
             name,
             _number(score.get("value")),

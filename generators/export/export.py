@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +22,7 @@ from generators.export import card as cards
 from generators.export.format import FORMS, OF_GANS, Asked, Facts, Form, Place, form, refusal
 from generators.export.formats import gan
 from generators.export.modelspec import predicts_v
+from generators.export.published import is_published
 from generators.export.staging import CARD, PROOF, arriving, is_file
 from generators.export.verify import Proof, prove
 from generators.flow.adapter import FlowTransformer
@@ -62,6 +64,7 @@ class Exported:
     proof: Proof
     facts: Facts
     seconds: float
+    left_out: tuple[str, ...] = ()  # parts of the base that a merged model comes without
 
     @property
     def max_difference(self) -> float:
@@ -120,6 +123,7 @@ def export(
     kind = form(name)
     if kind.adds:  # the strength is in what is written
         edit, asked = _at(edit, strength), replace(asked, strength=1.0)
+    left_out = () if kind.adds else getattr(model, "left_out", ())
     with arriving(out, force=force, file=kind.files.get(out.suffix)) as folder:
         facts = yield from kind.write(model, edit, folder, asked)
         yield Step("written", 1, 1)
@@ -131,7 +135,8 @@ def export(
         (folder / PROOF).write_text(json.dumps(asdict(proof), indent=2) + "\n", encoding="utf-8")
         text = cards.card(
             edit.about, evidence.report, evidence.attacks, licence=model.licence or None,
-            gan=isinstance(model, StyleGan), recipe=kind.recipe(_place(model, edit, out, kind, asked)),
+            gan=isinstance(model, StyleGan), left_out=left_out,
+            recipe=kind.recipe(_place(model, edit, out, kind, asked)),
         )  # fmt: skip
         stored = cards.Stored(name, strength, _dtype_name(asked, model, edit, kind), asked.variant, facts)
         proven = cards.proof_section(asdict(proof), stored)
@@ -145,6 +150,7 @@ def export(
         proof=proof,
         facts=facts,
         seconds=time.perf_counter() - started,
+        left_out=left_out,
     )
 
 
@@ -191,6 +197,8 @@ def asked_of(
         raise BadInput(f"The strength should be a number, usually between 0 and 1, not {strength}.")
     if error is not None and not 0 < error < 1:
         raise BadInput(f"The error is a share of the edit between 0 and 1, such as 0.01, not {error:g}.")
+    if variant is not None and not re.fullmatch(r"\w[\w-]{0,31}", variant):
+        raise BadInput(f"The variant {variant!r} becomes part of file names; letters, digits and dashes make one.")
     if rank is not None and rank < 1:
         raise BadInput(f"The rank should be at least 1, not {rank}.")
     if size is not None and not 0 < size < math.inf:
@@ -208,10 +216,11 @@ def asked_of(
 
 def _place(model: Model, edit: Edit, out: Path, kind: Form, asked: Asked) -> Place:
     return Place(
-        path=out.name if is_file(out) or kind.file is None else f"{out.name}/{kind.file}",
-        base=PurePath(model.name).name,
-        prompt=cards.spoken(edit.about),
+        path=cards.quoted(out.name if is_file(out) or kind.file is None else f"{out.name}/{kind.file}"),
+        base=cards.quoted(PurePath(model.name).name),
+        prompt=cards.quoted(cards.spoken(edit.about)),
         kind="gan" if isinstance(model, StyleGan) else model.family,
+        published=is_published(model),
         v_prediction=not isinstance(model, StyleGan) and predicts_v(model),
         variant=asked.variant,
         call="" if isinstance(model, StyleGan) else _spoken_call(model),

@@ -58,6 +58,7 @@ class Place:
     prompt: str
     kind: str  # sd1, sd2, xl, sd3, flux or gan
     v_prediction: bool = False
+    published: bool = False  # whether other programs know the model's names and shapes
     variant: str | None = None
     call: str = ""  # what a stock pipeline is called with beside the prompt
 
@@ -73,19 +74,25 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Form:
-    """One format. `files` are those of its files that a target may be named after, by how that name ends; `adds` says
-    that it is no whole model but is added to the base; `options` are the fields of Asked it takes beside strength and
-    dtype; `approximates` says whether something is left out."""
+    """One format. `opens` says who opens it; `programs` who does where the model is of a published size. `files` are
+    those of its files that a target may be named after, by how that name ends; `adds` says that it is no whole model
+    but is added to the base; `options` are the fields of Asked it takes beside strength and dtype; `approximates` says
+    whether something is left out."""
 
     about: str
     opens: str
     files: Mapping[str, str]
     write: Callable[[Any, Edit, Path, Asked], Work[Facts]]
     recipe: Callable[[Place], str]
+    programs: str = ""
     adds: bool = False
     options: tuple[str, ...] = ()
     approximates: Callable[[Asked], bool] = lambda asked: False
     refusal: Callable[[Edit, Asked], str | None] = lambda edit, asked: None
+
+    def openers(self, published: bool) -> str:
+        """Who opens the format, of a model of a published size or of another one."""
+        return ", ".join(filter(None, (self.programs if published else "", self.opens)))
 
     @property
     def file(self) -> str | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from erase import provenance
 from erase.edit import Edit
+from generators.export.published import is_published
 
 if TYPE_CHECKING:
     from generators.export.format import Painter
@@ -47,7 +48,9 @@ FLOWS = {"flux": "flux-1-dev", "sd3": "stable-diffusion-3-medium"}
 
 
 def architecture(model: Painter) -> str:
-    """The family as modelspec spells it."""
+    """The family as modelspec spells it; a model of other sizes is of none, and programs should not take it for one."""
+    if not is_published(model):
+        return "unpublished"
     if model.family in FLOWS:
         return FLOWS[model.family]
     if model.family == "sd2":
@@ -67,7 +70,7 @@ def kohya(model: Painter, tensors: Mapping[str, Tensor], rank: int, comment: str
     stored = save(dict(tensors))
     body = stored[8 + int.from_bytes(stored[:8], "little") :]
     return {
-        "ss_base_model_version": base,
+        **({"ss_base_model_version": base} if is_published(model) else {}),
         "ss_v2": str(model.family == "sd2"),
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),

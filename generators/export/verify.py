@@ -172,9 +172,10 @@ def _judge(proof: Proof, bound: float | None, as_stored: bool) -> None:
 def _stock(request: dict[str, Any]) -> Work[Drawn]:
     """What stock libraries draw in a process of its own: isolated from this project, from the environment's Python
     settings and from the network. One Step a second; the process ends with the job."""
-    with tempfile.TemporaryDirectory() as place:
+    # Beside the export: what a killed process leaves there, the next export to that place clears.
+    with tempfile.TemporaryDirectory(prefix=".proof-", dir=Path(request["path"]).parent) as place:
         out, asked, log = Path(place, "drawn.safetensors"), Path(place, "request.json"), Path(place, "log.txt")
-        asked.write_text(json.dumps({**request, "out": str(out)}), encoding="utf-8")
+        asked.write_text(json.dumps({**request, "out": str(out), "parent": os.getpid()}), encoding="utf-8")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         with log.open("wb") as errors:
             child = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,12 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor, nn
 
 from erase.concept import Concept
-from erase.errors import BadInput
+from erase.errors import BadInput, reading
+from erase.files import digest_of, dumps
 from erase.model import Codes, Contrast, Rows, Shot, Trajectory
 from erase.noise import NoisePath
 from erase.work import Step, Work, drain
-from generators.checkpoints.parts import Family, Parts
+from generators.checkpoints.parts import Family, Parts, check_vae
 from generators.export.formats.diffusers_folder import write
 from generators.export.staging import arriving
 from generators.stable_diffusion import sampling
@@ -30,6 +32,10 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim": {"clip_sample": False, "thresholding": False},
     "dpm++": {"algorithm_type": "dpmsolver++", "solver_order": 2, "thresholding": False},
 }
+FEW_STEPS = (
+    "{} has the scheduler of a model for few steps. It is drawn in 4 steps without guidance; --steps and --guidance "
+    "say otherwise."
+)
 DECODED_AT_ONCE = 8 * 512 * 512  # pixels
 
 
@@ -56,6 +62,7 @@ class StableDiffusion:
         self, parts: Parts, *, device: torch.device, attention_slicing: bool = False, offload: bool = False
     ) -> None:
         self.name, self.licence, self.settings = parts.name, parts.licence, parts.settings
+        self.left_out, self.vae_config = parts.left_out, parts.vae_config
         self.family: Family = parts.family
         self.scheduler = parts.scheduler
         self.network = Network(parts.unet, parts.texts)
@@ -67,8 +74,11 @@ class StableDiffusion:
         height, width = (side, side) if isinstance(side, int) else side
         self.latent_shape: tuple[int, int, int] = (parts.unet.config["in_channels"], height, width)
         self.image_scale = 2 ** (len(parts.vae_config["block_out_channels"]) - 1)
-        self.default_steps = int(parts.defaults.get("steps", 50))
-        self.default_guidance = float(parts.defaults.get("guidance", 5.0 if parts.family == "xl" else 7.5))
+        usual = {"steps": 50, "guidance": 5.0 if parts.family == "xl" else 7.5}
+        few = sampling.few_steps(parts.scheduler)
+        defaults = {**usual, **few, **parts.defaults}
+        self.default_steps, self.default_guidance = int(defaults["steps"]), float(defaults["guidance"])
+        self.notes = (*parts.notes, *([FEW_STEPS.format(self.name)] if few and not parts.defaults else []))
         if attention_slicing:
             parts.unet.set_attention_slice("auto")
         if device.type != "cpu" or self.dtype != torch.float32:
@@ -91,6 +101,7 @@ class StableDiffusion:
             raise BadInput(
                 f"{self.name} is not a Stable Diffusion: its {type(parts.scheduler).__name__} has no noise levels ᾱ."
             )
+        check_vae(parts.vae_config, self.name)
         made = parts.vae_config.get("latent_channels", 4)
         if unet["in_channels"] != made:
             raise BadInput(
@@ -115,9 +126,18 @@ class StableDiffusion:
         return self._parts.fingerprint()
 
     @cached_property
+    def drawing(self) -> str:
+        """sha256 (hex) of what decides a picture beside the weights that can be edited: sizes, scheduler, VAE."""
+        scheduler = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        vae = {key: value for key, value in self.vae_config.items() if not key.startswith("_")}
+        decides = [self.latent_shape, type(self.scheduler).__name__, scheduler, vae, dict(self.settings)]
+        return digest_of([*json.loads(dumps(decides)), self._parts.vae_fingerprint()])
+
+    @cached_property
     def vae(self) -> Any:
         """The autoencoder, read when first needed. XL's overflows in fp16 and is then computed in fp32."""
-        vae: Any = self._parts.vae()
+        with reading(self.name, "a VAE"):
+            vae: Any = self._parts.vae()
         if self.dtype == torch.float16 and vae.config["force_upcast"] and self.family == "xl":
             vae.float()
         if self.offload:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from generators.stable_diffusion.adapter import StableDiffusion
 
 
+LATENTS_AT_ONCE = 16 * 64 * 64  # places; with guidance the U-Net sees twice as many
+
+
 def streams(shots: Sequence[Shot]) -> list[torch.Generator]:
     """One generator per shot, on the CPU: the same noise on every machine and in every batch."""
     return [torch.Generator("cpu").manual_seed(shot.seed) for shot in shots]
@@ -31,6 +34,21 @@ def standard_noise(model: StableDiffusion, generators: Sequence[torch.Generator]
     """N(0, 1) latents [n c h w], drawn in the model's dtype as the stock pipelines do."""
     drawn = [torch.randn((1, *model.latent_shape), generator=each, dtype=model.dtype) for each in generators]
     return torch.cat(drawn).to(model.device)
+
+
+def at_once(model: StableDiffusion) -> int:
+    """How many latents the U-Net may be asked for together, for memory grows with their size."""
+    return max(LATENTS_AT_ONCE // (model.latent_shape[1] * model.latent_shape[2]), 1)
+
+
+def few_steps(scheduler: Any) -> dict[str, float]:
+    """Steps and guidance of models that were distilled to few steps, which their scheduler tells; else nothing."""
+    kind, config = type(scheduler).__name__, scheduler.config
+    distilled = kind in ("LCMScheduler", "TCDScheduler")
+    # Turbo and Lightning: no other published model asks Euler for trailing times without zero terminal SNR.
+    turbo = kind.startswith("Euler") and config.get("timestep_spacing") == "trailing"
+    zero_snr = config.get("rescale_betas_zero_snr") or config.get("prediction_type") == "v_prediction"
+    return {"steps": 4, "guidance": 1.0} if distilled or (turbo and not zero_snr) else {}
 
 
 def denoise(
@@ -45,6 +63,7 @@ def denoise(
     """The final latents [n c h w] of shots, on the CPU; `codes`, one per shot, are read in place of their prompts."""
     if steps < 1 or batch < 1:
         raise BadInput(f"Drawing needs at least one step and a batch of one; given {steps} steps, batches of {batch}.")
+    batch = min(batch, at_once(model))
     finished: list[Tensor] = []
     total = done = 0
     codes = _read(model, [shot.prompt for shot in shots]) if codes is None else codes
@@ -118,6 +137,7 @@ def rollout(
     """Guided DDIM rollouts (η = 0) over the scheduler's grid of times, with both predictions at each call."""
     if steps < 1 or batch < 1 or not shots:
         raise BadInput(f"A rollout needs shots, steps and a batch; given {len(shots)}, {steps} and {batch}.")
+    batch = min(batch, at_once(model))
     scheduler = model.ddim()
     scheduler.set_timesteps(steps)
     times = [int(t) for t in scheduler.timesteps]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 1024  # pictures from which a concept's codes are sorted out
 PAIRS = 128
+PIXELS_AT_ONCE = 4 * 1024 * 1024  # 2.6 GiB at 1024 px; pictures of up to 256 px are drawn 64 at once
 
 
 class SeededGan:
@@ -58,6 +59,11 @@ class SeededGan:
             digest.update(name.encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def at_once(self) -> int:
+        """How many images may be drawn together, for memory grows with their pixels."""
+        return max(PIXELS_AT_ONCE // self.shape.resolution**2, 1)
+
     @cached_property
     def gains(self) -> dict[str, float]:
         return gains(self.network)
@@ -79,7 +85,7 @@ class SeededGan:
         scorer, present, absent = self.scorer(concept), [], []
         with torch.no_grad():
             ws = self.mapping(self.latents(range(LOOKED_AT)))
-            for part in ws.split(64):
+            for part in ws.split(min(64, self.at_once)):
                 sure = scorer(self.synthesis(part) / 2 + 0.5)
                 present.append(part[sure > 0.5, 0])
                 absent.append(part[sure < 0.5, 0])
@@ -118,7 +124,7 @@ class SeededGan:
         """One image per seed; words mean nothing to it, nor do steps and guidance."""
         if any(shot.prompt for shot in shots):
             raise BadInput(f"{self.name} draws from seeds alone; leave the prompt out and give --seeds A:B.")
-        images = []
+        images, batch = [], min(batch, self.at_once)
         for start in range(0, len(shots), batch):
             chunk = [shot.seed for shot in shots[start : start + batch]]
             with torch.no_grad():

@@ -138,3 +138,11 @@ def test_the_table_shows_everything_people_compare() -> None:
     narrow = Report(scores={"UA": Score(**(FULL | {"low": 0.9, "high": 0.94}))}, marks=("collapsed: much",))
     assert "(wide)" not in narrow.table()
     assert "! collapsed: much" in narrow.table()
+
+
+def test_an_interval_of_no_width_is_none() -> None:
+    score = Score(value=0.5, n=2, low=0.5, high=0.5, baseline=0.5, better="high", probe="p")
+    assert not score.has_interval
+    assert "0.5 – 0.5" not in Report(scores={"CLIP": score}).table()
+    wide = score.model_copy(update={"low": 0.4, "high": 0.6})
+    assert wide.has_interval and "0.4 – 0.6" in Report(scores={"CLIP": wide}).table()

@@ -155,3 +155,34 @@ Edit({'b': torch.ones(2), 'a': torch.zeros(3)}, {'y': 1, 'x': 2}).save(sys.argv[
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         subprocess.run([sys.executable, "-c", program, str(tmp_path / seed)], check=True, env=environment)
     assert len({(tmp_path / seed).read_bytes() for seed in ("1", "2", "3")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("up", "down"),
+    [((200_000, 1), (1, 200_000)), ((16, 2), (3, 16)), ((16, 0), (0, 16)), ((16,), (16,)), ((9000, 1), (1, 9000))],
+)
+def test_factors_are_compared_before_they_are_multiplied(tmp_path, up, down):
+    header = {"edit": json.dumps({"format": 2, "about": {}})}
+    tensors = {"unet.x.weight.up": torch.zeros(up), "unet.x.weight.down": torch.zeros(down)}
+    save_file(tensors, tmp_path / "edit.safetensors", metadata=header)
+    with pytest.raises(BadInput, match=r"edit\.safetensors is not an edit\. Its factors"):
+        Edit.load(tmp_path / "edit.safetensors")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        [],
+        {"parents": [1]},
+        {"parents": {}},
+        {"parents": [{"hash": "x", "strength": "much", "about": {}}]},
+        {"parents": [{"hash": "x", "strength": 1, "about": [1]}]},
+        {"concepts": 3},
+        {"concepts": [3]},
+        {"keep": [{"kind": "style"}]},
+    ],
+)
+def test_a_provenance_that_nobody_could_read_is_refused(tmp_path, about):
+    save_file({"x": torch.zeros(2)}, tmp_path / "e.safetensors", {"edit": json.dumps({"format": 1, "about": about})})
+    with pytest.raises(BadInput, match="provenance"):
+        Edit.load(tmp_path / "e.safetensors")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from erase import files
 from erase.edit import Edit
 from erase.files import file_name, replace, write_text
 from erase.gan.feedback import clicks
@@ -51,3 +53,39 @@ def test_a_name_leads_nowhere_else(text: str, tmp_path: Path) -> None:
     assert place.resolve().parent == tmp_path.resolve()
     assert place != tmp_path
     assert file_name("uce, beta=0.5-Van_Gogh") == "uce,_beta=0.5-Van_Gogh"
+
+
+def test_a_digest_is_computed_again_only_when_the_file_has_changed(tmp_path: Path) -> None:
+    file, asked = tmp_path / "weights", []
+
+    def digest() -> str:
+        asked.append(file.read_text())
+        return files.sha256(file)
+
+    file.write_text("one")
+    first = files.remembered([file], "all", digest)
+    assert files.remembered([file], "all", digest) == first
+    assert len(asked) == 2  # written a moment ago: the next change might leave the same time
+
+    def settled() -> str:
+        return files.remembered([file], "all", digest)
+
+    later = time.time_ns() + 10 * files.SETTLED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.time, "time_ns", lambda: later)
+        assert settled() == first and settled() == first
+        assert len(asked) == 3
+        assert files.remembered([file], "another", digest) == first
+        assert len(asked) == 4
+        file.write_text("two")
+        assert settled() != first
+        assert asked[-1] == "two"
+        before = settled()
+        other = tmp_path / "other"
+        other.write_text("six")
+        os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+        os.replace(other, file)  # same size, same time
+        assert settled() != before
+        for kept in (files.cache_folder() / "digests").iterdir():
+            kept.write_text("damaged")
+        assert settled() == files.sha256(file)

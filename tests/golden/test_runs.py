@@ -36,7 +36,7 @@ steps = 2
 grid_styles = 2
 grid_objects = 2
 """
-ERASE = ("--concept", "Van_Gogh", "--kind", "style", "--keep", "Cats", "Dogs")
+ERASE = ("--concept", "Van_Gogh", "--kind", "style", "--keep", "object:Cats", "object:Dogs")
 ESD = ("--method", "esd", "--iterations", "3", "--steps", "2", "--seeds", "2", "--lr", "1e-3")
 
 

@@ -46,7 +46,9 @@ def _write(model: Painter, edit: Edit, folder: Path, asked: Asked) -> Work[Facts
 
 def _recipe(place: Place) -> str:
     return (
-        "Needs peft. Other programs often do not know these names; for them export `kohya-lora`.\n\n"
+        "This file is for diffusers with peft, and not for other programs. ComfyUI drops its U-Net and "
+        "stable-diffusion.cpp its text encoder; both then draw another picture without a word. For them export "
+        "`kohya-lora`.\n\n"
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\npipe.load_lora_weights("{place.path}")\n'
         f"{place.drawing}\n```\n\n{REMOVABLE}"
@@ -55,7 +57,7 @@ def _recipe(place: Place) -> str:
 
 FORM = low_rank.lora(
     about="a LoRA under PEFT's names",
-    opens="diffusers, PEFT",
+    opens="diffusers, PEFT, this studio",
     files={".safetensors": FILE},
     write=_write,
     recipe=_recipe,

@@ -20,6 +20,7 @@ from generators.checkpoints.text_encoder_edit import lora_header
 from generators.export import low_rank, modelspec
 from generators.export.compvis_names import unet_name
 from generators.export.format import Asked, Facts, Place
+from generators.export.published import WHY_NOT
 
 if TYPE_CHECKING:
     from generators.export.format import Painter
@@ -119,11 +120,17 @@ def _depth(parameter: str) -> int:
     return int(found[1]) if found else -1
 
 
+FLUX_WHY_NOT = "Other programs know FLUX.1 by its sizes. This model has others, so they do not open the file."
+
+
 def _flux_recipe(place: Place) -> str:
-    return (
+    others = (
         "ComfyUI, Forge and sd-scripts: put the file into the folder of LoRAs and load it at weight 1 with the base "
-        "model it was made for. diffusers (needs peft) translates the names of outer layers, but loads them only with the word "
-        "`transformer.` before them:\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
+        "model it was made for."
+    )
+    return (
+        f"{others if place.published else FLUX_WHY_NOT} diffusers (needs peft) translates the names of outer layers, "
+        "but loads them only with the word `transformer.` before them:\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\n'
         f'state = pipe.lora_state_dict("{place.path}")\n'
         'pipe.load_lora_weights({"transformer." + name.removeprefix("transformer."): state[name] for name in state})\n'
@@ -134,15 +141,19 @@ def _flux_recipe(place: Place) -> str:
 def _recipe(place: Place) -> str:
     if place.kind == "flux":
         return _flux_recipe(place)
-    return (
+    others = (
         "A1111, Forge, ComfyUI and InvokeAI: put the file into the folder of LoRAs and load it at weight 1 with the "
-        "base model it was made for. With diffusers (needs peft):\n\n```python\n"
+        f"base model it was made for.{SD2 if place.kind == 'sd2' else ''}"
+    )
+    return (
+        f"{others if place.published else WHY_NOT}\n\nWith diffusers (needs peft):\n\n```python\n"
         "from diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\npipe.load_lora_weights("{place.path}")\n'
         f"{place.drawing}\n```\n\n{REMOVABLE}"
     )
 
 
+SD2 = " stable-diffusion.cpp ignores what a LoRA changes in the queries, keys and values of SD 2's text encoder."
 REMOVABLE = (
     "Anyone can remove this erasure by not loading the file; where that matters, distribute a merged model instead "
     "(`pipeline` or `single-file`)."
@@ -150,7 +161,8 @@ REMOVABLE = (
 
 FORM = low_rank.lora(
     about="a LoRA under kohya's names",
-    opens="A1111, Forge, ComfyUI, InvokeAI, diffusers",
+    opens="diffusers, this studio",
+    programs="A1111, Forge, ComfyUI, InvokeAI, stable-diffusion.cpp",
     files={".safetensors": FILE},
     write=_write,
     recipe=_recipe,

@@ -38,7 +38,7 @@ def _recipe(place: Place) -> str:
 
 FORM = Form(
     about="a diffusers folder with the edit merged in",
-    opens="diffusers",
+    opens="diffusers, this studio",
     files={},
     options=("variant",),
     write=_write,

@@ -20,6 +20,7 @@ from generators.checkpoints.single_file import SUBFOLDERS, TOWERS, UNET, VAE
 from generators.export import compvis_names, modelspec
 from generators.export.format import Asked, Facts, Form, Place
 from generators.export.formats.diffusers_folder import write_configs
+from generators.export.published import WHY_NOT
 from generators.export.staging import room
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ def _recipe(place: Place) -> str:
     v = (
         "\n\nThis model predicts v, which the weights do not say: in A1111 put a .yaml with `parameterization: v` "
         "beside the file; Forge and ComfyUI have a setting or node for v-prediction."
-        if place.v_prediction
+        if place.v_prediction and place.published
         else ""
     )
+    others = "A1111, Forge, ComfyUI and InvokeAI: put the file into the folder of checkpoints."
     return (
-        "A1111, Forge, ComfyUI and InvokeAI: put the file into the folder of checkpoints. With diffusers, `config` is "
+        f"{others if place.published else WHY_NOT}\n\nWith diffusers, `config` is "
         "a local pipeline folder of the base model (without it, diffusers asks the network):\n\n"
         f"```python\nfrom diffusers import {kind}\n\n"
         f'pipe = {kind}.from_single_file("{place.path}", config="BASE/FOLDER", local_files_only=True)\n'
@@ -92,7 +94,8 @@ def _recipe(place: Place) -> str:
 
 FORM = Form(
     about="one checkpoint with original keys and the edit merged in",
-    opens="A1111, Forge, ComfyUI, InvokeAI, diffusers",
+    opens="diffusers, this studio",
+    programs="A1111, Forge, ComfyUI, InvokeAI, stable-diffusion.cpp",
     files={".safetensors": FILE},
     write=_write,
     recipe=_recipe,

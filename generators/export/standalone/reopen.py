@@ -3,14 +3,17 @@
     python -I stock.py REQUEST.json
 
 The request: {"form", "path", "file", "base", "variant", "dtype", "device", "prompts", "seeds", "steps", "call",
-"absent", "out"}; `base` is a folder of the unedited model, of which `single-file` reads the configs only, `call` holds
-further arguments of the pipeline and `absent` the names of components it lacks. Writes final latents
+"absent", "out", "parent"}; `base` is a folder of the unedited model, of which `single-file` reads the configs only,
+`call` holds further arguments of the pipeline and `absent` the names of components it lacks. Writes final latents
 [n c h w] and images [n 3 h w] in [0, 1] to the safetensors file `out`.
 """
 
 import json
+import os
 import runpy
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +83,20 @@ def draw(request: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {"latents": last["latents"].float().cpu().contiguous(), "images": images.float().cpu().contiguous()}
 
 
+def end_with(parent: int) -> None:
+    """Ends this process soon after the one that started it, `parent`, has been killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
     # An export that needs the studio to open would be none.
     sys.modules.update(dict.fromkeys(("erase", "generators", "benchmarks", "app")))  # type: ignore[arg-type]
     asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    end_with(asked["parent"])
     save_file(draw(asked), asked["out"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from erase.files import replace
 from generators.stylegan2.discriminator import Critic
+from generators.stylegan2.io.layouts import check_shape
 from generators.stylegan2.network import Shape, StyleGenerator
 
 FORMAT = "1"
@@ -53,13 +54,17 @@ def save(
 def load_generator(path: Path) -> tuple[StyleGenerator, dict[str, Any]]:
     """The generator in float32 and eval mode, and its header; ValueError where the file holds something else."""
     tensors, about = _of_kind(path, "generator")
-    return _filled(StyleGenerator(Shape.model_validate(about["shape"])), tensors), about
+    shape = Shape.model_validate(about["shape"])
+    check_shape(shape, tensors, StyleGenerator)
+    return _filled(StyleGenerator(shape), tensors), about
 
 
 def load_critic(path: Path) -> tuple[Critic, dict[str, Any]]:
     """The critic in float32 and eval mode, and its header; ValueError where the file holds something else."""
     tensors, about = _of_kind(path, "critic")
-    return _filled(Critic(Shape.model_validate(about["shape"])), tensors), about
+    shape = Shape.model_validate(about["shape"])
+    check_shape(shape, tensors, Critic)
+    return _filled(Critic(shape), tensors), about
 
 
 def _of_kind(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -25,6 +25,7 @@ RGB = {
     "conv.weight": "weight", "conv.modulation.weight": "affine.weight", "conv.modulation.bias": "affine.bias",
     "bias": "bias",
 }  # fmt: skip
+MOST = 4096  # pixels of a side, and layers
 KERNELS = ("resample_filter", "kernel")
 
 
@@ -201,8 +202,21 @@ def _few(names: list[str]) -> str:
     return (", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")) or "none"
 
 
+def check_shape(shape: Shape, tensors: Tensors, kind: type[StyleGenerator] | type[Critic]) -> None:
+    """BadInput, before a network is built, when its shape asks for far more numbers than the tensors hold."""
+    layers = max([shape.mapping_layers, shape.group, *shape.widths])
+    if layers > MOST or min(shape.z_dim, shape.w_dim, shape.mapping_layers, *shape.widths.values()) < 1:
+        raise BadInput(f"No StyleGAN2 has {shape.resolution} px and {shape.mapping_layers} layers of mapping.")
+    with torch.device("meta"):
+        asked = sum(part.numel() for name, part in kind(shape).state_dict().items() if not name.endswith("noise_const"))
+    held = sum(part.numel() for part in tensors.values())
+    if asked > 2 * held:
+        raise BadInput(f"The sizes of this StyleGAN2 ask for {asked} numbers, and its file holds {held}.")
+
+
 def build(shape: Shape, generator: Tensors, critic: Tensors | None) -> tuple[StyleGenerator, Critic | None]:
     """Both networks from tensors under NVlabs' names and scale, in float32 and eval mode."""
+    check_shape(shape, generator, StyleGenerator)
     made = StyleGenerator(shape)
     noises = [name for name in made.state_dict() if name.endswith("noise_const")]
     for name in noises:  # a file without noise maps gets the same ones in every process
@@ -211,6 +225,7 @@ def build(shape: Shape, generator: Tensors, critic: Tensors | None) -> tuple[Sty
     folded(made, generator, missing=["mapping.w_avg", *noises])
     if critic is None:
         return made.eval(), None
+    check_shape(shape, critic, Critic)
     judge = Critic(shape)
     folded(judge, critic)
     return made.eval(), judge.eval()

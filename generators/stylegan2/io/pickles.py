@@ -9,9 +9,6 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
-import pickletools
-import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,15 +19,15 @@ import torch
 from torch import Tensor
 
 from erase.errors import BadInput
+from generators.checkpoints import restricted
+from generators.checkpoints.restricted import Refused, brief, file_bytes, scan
 
-MOST_BYTES = 4 * 2**30
-MOST_OPCODES = 1_000_000
-MOST_TEXT = 16 * 2**20
 MOST_ELEMENTS = 2**28
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DEEPEST = 64
+MOST_MODULES = 10_000
 # What a pickle of plain values, modules and tensors is written with; none of the ways to name things elsewhere.
-REFUSED_OPCODES = {"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ"}
+REFUSED_OPCODES = frozenset({"EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "INST", "OBJ"})
 MAGIC = b"\x80"
 
 
@@ -47,44 +44,36 @@ class Held(NamedTuple):
     value: Tensor
 
 
-class Plain(dict):
+class _Closed(type):
+    """The class of a class that a pickle may make instances of and not change."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise Refused(f"it sets {name} of a class")
+
+
+class Plain(dict, metaclass=_Closed):
     """A dictionary whose keys official loaders offer as attributes."""
-
-
-class Refused(Exception):
-    """What a pickle asked for that a checkpoint has no need of."""
 
 
 def read_pkl(path: Path) -> Any:
     """What an NVlabs pickle holds, with Records for modules and Held for tensors; BadInput for anything unsafe."""
-    data = _bytes(path)
+    data = file_bytes(path)
     if not data.startswith(MAGIC):
         raise BadInput(f"{path} is not a pickle of NVlabs' networks: it does not begin like one.")
     try:
-        _scan(data)
+        scan(io.BytesIO(data), REFUSED_OPCODES)
         return _Reader(data).load()
     except Refused as error:
         raise BadInput(f"{path} was refused and nothing in it was run: {error}.") from None
     except MemoryError:
         raise BadInput(f"{path} was refused: reading it would take more memory than there is.") from None
     except Exception as error:  # a damaged pickle can fail in any way
-        raise BadInput(f"{path} is damaged, cut short or no NVlabs pickle ({_brief(error)}).") from error
+        raise BadInput(f"{path} is damaged, cut short or no NVlabs pickle ({brief(error)}).") from error
 
 
 def read_pt(path: Path) -> Any:
     """What a rosinality checkpoint holds: tensors, containers, and the Namespace of its options."""
-    data = _bytes(path)
-    try:
-        if zipfile.is_zipfile(io.BytesIO(data)):
-            _check_zip(data)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Refused as error:
-        raise BadInput(f"{path} was refused and nothing in it was run: {error}.") from None
-    except pickle.UnpicklingError as error:
-        raise BadInput(f"{path} was refused or is damaged, and nothing in it was run: {_asked(error)}.") from error
-    except Exception as error:
-        raise BadInput(f"{path} is damaged, cut short or no PyTorch pickle ({_brief(error)}).") from error
+    return restricted.read_pt(path, [argparse.Namespace])
 
 
 def network_tensors(found: Mapping[str, Any], whole: int) -> dict[str, Tensor]:
@@ -117,39 +106,30 @@ def network_tensors(found: Mapping[str, Any], whole: int) -> dict[str, Tensor]:
     return out
 
 
-def flattened(record: Record, depth: int = 0) -> dict[str, Any]:
+def flattened(record: Record) -> dict[str, Any]:
     """A module's parameters and buffers under dotted names."""
-    if depth > DEEPEST:
-        raise BadInput("Modules are nested too deeply for a network.")
     out: dict[str, Any] = {}
-    for part in ("_parameters", "_buffers"):
-        held = record.state.get(part) or {}
-        out |= {str(name): value for name, value in held.items() if value is not None}
-    for name, inner in (record.state.get("_modules") or {}).items():
-        if isinstance(inner, Record):
-            out |= {f"{name}.{key}": value for key, value in flattened(inner, depth + 1).items()}
-        elif inner is not None:
-            raise BadInput(f"{name} in the file is {type(inner).__name__}, not one of NVlabs' modules.")
+    waiting, met = [("", record, 0)], 0
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        met += 1
+        if depth > DEEPEST or met > MOST_MODULES:
+            raise BadInput("Modules are nested too deeply for a network.")
+        for part in ("_parameters", "_buffers"):
+            out |= {f"{prefix}{name}": value for name, value in _table(module, part).items() if value is not None}
+        for name, inner in _table(module, "_modules").items():
+            if isinstance(inner, Record):
+                waiting.append((f"{prefix}{name}.", inner, depth + 1))
+            elif inner is not None:
+                raise BadInput(f"{name} in the file is {type(inner).__name__}, not one of NVlabs' modules.")
     return out
 
 
-def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > MOST_BYTES:
-        raise BadInput(f"{path} has {path.stat().st_size / 2**30:.1f} GiB; a StyleGAN2 checkpoint has less than 4.")
-    return path.read_bytes()
-
-
-def _scan(data: bytes) -> None:
-    """Refuses what only a crafted pickle has, before anything is built from it."""
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if number > MOST_OPCODES:
-            raise Refused(f"it has more than {MOST_OPCODES} instructions")
-        if opcode.name in REFUSED_OPCODES:
-            raise Refused(f"it uses the instruction {opcode.name}")
-        if isinstance(argument, str) and len(argument) > MOST_TEXT:
-            raise Refused("it holds a text of more than 16 MiB")
-        if "PUT" in opcode.name and isinstance(argument, int) and argument > MOST_OPCODES:
-            raise Refused("it asks for a huge table")
+def _table(record: Record, part: str) -> Mapping[Any, Any]:
+    held = record.state.get(part) or {}
+    if not isinstance(held, Mapping):
+        raise BadInput(f"{part} of a {record.kind} in the file is {type(held).__name__}, not a table of names.")
+    return held
 
 
 class _Reader(pickle.Unpickler):
@@ -178,11 +158,9 @@ def _storage(data: bytes) -> Any:
     if not isinstance(data, bytes):
         raise Refused("it holds a storage that is not bytes")
     try:
-        if zipfile.is_zipfile(io.BytesIO(data)):
-            _check_zip(data)
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return restricted.load(data)
     except pickle.UnpicklingError as error:
-        raise Refused(f"of a storage in it, {_asked(error)}") from None
+        raise Refused(f"of a storage in it, {restricted.asked(error)}") from None
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Held:
@@ -227,33 +205,29 @@ def _scalar(kind: Any, data: Any = b"") -> float | int | bool:
     return np.frombuffer(data, kind)[0].item()
 
 
-def _check_zip(data: bytes) -> None:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise Refused("its parts are compressed, which PyTorch never does")
-        if sum(entry.file_size for entry in entries) > len(data):
-            raise Refused("it declares more bytes than it holds")
+class Sealed:
+    """A function that a pickle may call and do nothing else with: not even set its attributes."""
 
+    __slots__ = ("_call",)
 
-def _asked(error: pickle.UnpicklingError) -> str:
-    """What PyTorch's own restricted reader would not look up."""
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it asks for {named[1]}" if named else _brief(error)
+    def __init__(self, call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_call", call)
 
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
 
-def _brief(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200].rstrip(".")
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Refused(f"it sets {name} of a function")
 
 
 ALLOWED: dict[str, Callable[..., Any]] = {
-    "torch_utils.persistence._reconstruct_persistent_obj": _record,
+    "torch_utils.persistence._reconstruct_persistent_obj": Sealed(_record),
     "dnnlib.util.EasyDict": Plain,
     "collections.OrderedDict": OrderedDict,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.storage._load_from_bytes": _storage,
-    "numpy.dtype": _dtype,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
+    "torch._utils._rebuild_tensor_v2": Sealed(_tensor),
+    "torch._utils._rebuild_parameter": Sealed(_parameter),
+    "torch.storage._load_from_bytes": Sealed(_storage),
+    "numpy.dtype": Sealed(_dtype),
+    "numpy.core.multiarray.scalar": Sealed(_scalar),
+    "numpy._core.multiarray.scalar": Sealed(_scalar),
 }

@@ -124,5 +124,5 @@ def test_prompts_that_do_not_fit_are_named_and_nothing_is_written(studio: Studio
     told = studio("attack", "pocket-sd", "--concept", "Van Gogh", "--attack", "random", "--prompts", tmp_path / "p.csv",
                   "--out", tmp_path / "out")  # fmt: skip
     assert told.code == 2
-    assert "Row 1 has" in told.err
+    assert "No row fits (row 1 has 48 tokens)" in told.err
     assert not list(tmp_path.glob("out/*.json*"))

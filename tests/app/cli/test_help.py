@@ -90,3 +90,13 @@ def test_the_listings_agree_with_what_they_list(studio: Studio) -> None:
     assert {"UA", "IRA", "CRA", "FID", "KID", "CLIP", "style_accuracy"} <= {entry["name"] for entry in metrics}
     for verb in ("methods", "models", "suites", "metrics"):
         assert studio(verb).out.count("\n") > 2
+
+
+@pytest.mark.parametrize("content", ["def (", "raise SystemExit(3)", "import no_such_module", "x = 1"])
+def test_a_broken_method_file_hides_no_other(studio: Studio, tmp_path: Path, monkeypatch, content: str) -> None:
+    (tmp_path / "broken.py").write_text(content)
+    monkeypatch.setenv("ERASE_METHODS", str(tmp_path))
+    outcome = studio("methods", "--json")
+    assert outcome.code == 0
+    assert {"uce", "esd"} <= {entry["name"] for entry in outcome.document["methods"]}
+    assert str(tmp_path / "broken.py") in outcome.err

@@ -46,6 +46,12 @@ def refused(outcome: Outcome, *phrases: str) -> None:
         (["erase", "pocket-sd", *ERASE, "--out", "x", "--previews", "-1"], ["-1 is not valid"]),
         (["erase", "pocket-sd", *ERASE, "--out", "x", "--seed", str(2**63)], ["is not valid"]),
         (["neighbours", "pocket-sd", "--concept", "Cats", "--count", "-3"], ["-3 is not valid"]),
+        (["sample", "pocket-sd", "--prompt", "x\udcff", "--out", "x.png"], ["is not UTF-8 text"]),
+        (["sample", "pocket-sd", "--prompt", "x", "--seeds", "0:1000000000000", "--out", "x.png"], ["too many"]),
+        (["sample", "pocket-sd", "--prompt", "x", "--seeds", str(2**63), "--out", "x.png"], ["too large"]),
+        (["sample", "pocket-sd", "--prompt", "x", "--out", "y" * 300 + "/x.png"], ["File name too long"]),
+        (["erase", "pocket-sd", "--concept", "-x", "--method", "uce", "--out", "x"], ["written --concept=VALUE"]),
+        (["erase", "pocket-sd", "--concept", "a\x1b[2J", "--method", "uce", "--out", "x"], ["\\x1b"]),
         (["judge", "pocket-sd", "more"], ["'more' is one argument too many"]),
         (["methods", "ecd"], ["method 'ecd'", "Did you mean 'esd'?"]),
         (["judge", "pocket-sd", "--suite", "pocket-canvass"], ["Did you mean 'pocket-canvas'?"]),
@@ -180,3 +186,17 @@ def test_strict_json_has_no_nan() -> None:
         "a": [None, 1.5, None],
         "b": "x",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "helps", "not_there"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "--dtype bf16", "Close other"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "closed form", "--attention-slicing"),
+        (MemoryError(), "closed form", "--dtype"),
+    ],
+)
+def test_the_advice_about_memory_helps_on_that_device(error: Exception, helps: str, not_there: str) -> None:
+    kind, code, message = explain(error)
+    assert (kind, code) == ("memory", 1)
+    assert helps in message and not_there not in message

@@ -274,7 +274,7 @@ def test_runs_are_found_by_folder(begin: Begin, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no job.json"):
         open_run(tmp_path)
     (tmp_path / "two" / "job.json").write_text("{")
-    with pytest.raises(BadInput, match="is not JSON"):
+    with pytest.raises(BadInput, match="cannot be read as JSON"):
         open_run(tmp_path / "two")
 
 

@@ -87,7 +87,7 @@ def looked(run: Run, good: bool = True) -> None:
 
 
 def test_erase_asks_for_the_commands_a_terminal_would_type() -> None:
-    asked: dict[str, Any] = {"keep": "Watercolor, Dogs", "seed": "3"}  # as the page's fields give them
+    asked: dict[str, Any] = {"keep": ["Watercolor", "Dogs"], "seed": "3"}  # as the page's fields give them
     task = actions.erase(actions.Erasure("pocket-sd", "Van_Gogh\nCats", **asked))
     first, look, judge = task.commands
     args = parse(first)

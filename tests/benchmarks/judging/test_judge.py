@@ -107,6 +107,15 @@ def test_destruction_is_not_forgetting() -> None:
     assert report.marks[0].startswith("collapsed: 100%")
 
 
+def test_a_concept_that_the_model_never_drew_cannot_be_forgotten() -> None:
+    painter = Painter()
+    never = turned(painter, "Cats", "Dogs")
+    with never.applied(painter.network):
+        report = verdict(painter, turned(painter, "Cats", "Dogs", strength=0.0), concepts=["Cats"])
+    assert report.scores["UA"].value == report.scores["UA"].baseline == 1.0
+    assert report.marks[0].startswith("UA is meaningless here: in 100%")
+
+
 def test_the_judge_marks_its_own_homework() -> None:
     painter = Painter()
     edit = turned(painter, "Cats", "Dogs")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +48,30 @@ def test_memory_held_now_is_below_its_peak() -> None:
     peak = Peak()
     torch.ones(50 * 2**18)
     assert 0 < resident() <= peak.bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells memory of files from the process's own")
+def test_pages_of_files_are_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(200 * 2**20))
+
+    def reads() -> Work[int]:
+        with (tmp_path / "weights").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+            total = sum(pages[at] for at in range(0, len(pages), mmap.PAGESIZE))
+        yield Step("read", 1, 1)
+        return total
+
+    before = resident()
+    _, cost = drain(metered(reads()))
+    assert cost.peak_memory_bytes - before < 50 * 2**20
+
+
+def test_a_job_that_is_closed_leaves_no_watch_behind() -> None:
+    before = threading.active_count()
+    work = metered(job(2, 0.0))
+    next(work)
+    assert threading.active_count() == before + (sys.platform == "linux")
+    work.close()
+    assert threading.active_count() == before
 
 
 def test_closing_the_meter_closes_the_job() -> None:

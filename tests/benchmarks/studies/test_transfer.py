@@ -107,7 +107,7 @@ def test_the_command(data: Path, weights: Path, tmp_path: Path, capsys: pytest.C
         (["--erased", "Van Gock"], "Did you mean 'Van_Gogh'"),
         (["--erased", "Van Gogh", "--results", str(tmp_path / "none")], "holds no picture that belongs to"),
         (["--erased", "Van Gogh", "--data", str(tmp_path / "none")], "There is no data folder"),
-        (["--erased", "Van Gogh", "--vgg", str(suite)], "holds weights alone"),
+        (["--erased", "Van Gogh", "--vgg", str(suite)], "no PyTorch pickle"),
     ):
         assert main([*words, *changes]) == 2
         assert says in capsys.readouterr().err

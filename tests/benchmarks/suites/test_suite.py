@@ -146,5 +146,5 @@ def test_no_file_and_no_toml(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no suite file"):
         load_suite(tmp_path / "none.toml")
     (tmp_path / "broken.toml").write_text("name = ")
-    with pytest.raises(BadInput, match="not a TOML file"):
+    with pytest.raises(BadInput, match="cannot be read as TOML"):
         load_suite(tmp_path / "broken.toml")

@@ -76,7 +76,7 @@ ONE = '[[concept]]\nname = "Cats"\n[[method]]\nname = "uce"\n'
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name = ", "not a TOML file"),
+        ("name = ", "cannot be read as TOML"),
         ('suites = "x"\n' + ONE, "key of sweep file sweep.toml 'suites'. Did you mean 'suite'"),
         (ONE.replace('name = "Cats"', 'nam = "Cats"'), "'nam'. Did you mean 'name'"),
         (ONE + "pusch = 2\n", "knob of uce 'pusch'. Did you mean 'push'"),

@@ -192,6 +192,86 @@ def test_shards_and_variants_are_found(toy, models):
     assert torch.equal(drain(sharded.sample(shots, steps=2)), drain(models["sd1"].sample(shots, steps=2)))
 
 
+def test_shards_beside_a_stale_file_are_read_as_each_library_does(toy, models):
+    """diffusers reads the shards, transformers the single file."""
+    for part, stem in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        file = toy / part / f"{stem}.safetensors"
+        tensors = load_file(file)
+        right, stale = tensors, {name: tensor + 1 for name, tensor in tensors.items()}
+        save_file(right if part == "unet" else stale, toy / part / "shard.safetensors", metadata={"format": "pt"})
+        save_file(stale if part == "unet" else right, file, metadata={"format": "pt"})
+        index = {"weight_map": dict.fromkeys(tensors, "shard.safetensors")}
+        (toy / part / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+    assert generators.load(toy, device="cpu").fingerprint == models["sd1"].fingerprint
+    (toy / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": [1]}')
+    with pytest.raises(BadInput, match="index of shards"):
+        generators.load(toy, device="cpu")
+
+
+def test_of_several_variants_none_is_guessed(refused, toy):
+    whole = toy / UNET
+    for variant in ("fp16", "non_ema"):
+        shutil.copy(whole, whole.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    assert generators.load(toy, device="cpu")
+    whole.unlink()
+    assert "several variants" in refused(toy)
+    whole.with_name("diffusion_pytorch_model.non_ema.safetensors").unlink()
+    assert generators.load(toy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"_class_name": "AutoencoderTiny"}, "has the VAE AutoencoderTiny"),
+        ({"_class_name": "AsymmetricAutoencoderKL"}, "has the VAE AsymmetricAutoencoderKL"),
+        ({"scaling_factor": 0}, "scaling_factor 0"),
+        ({"scaling_factor": float("nan")}, "scaling_factor nan"),
+        ({"scaling_factor": "large"}, "scaling_factor 'large'"),
+        ({"block_out_channels": [16, 16]}, "num_channels"),
+    ],
+)
+def test_a_vae_that_could_not_decode_is_refused_at_load(refused, toy, change, said):
+    patch_json(toy / "vae" / "config.json", **change)
+    assert said in refused(toy)
+
+
+def test_folders_for_pictures_to_begin_with_have_the_same_parts(refused, toy, models, folders, tmp_path):
+    patch_json(toy / "model_index.json", _class_name="StableDiffusionImg2ImgPipeline")
+    assert generators.load(toy, device="cpu").fingerprint == models["sd1"].fingerprint
+    refiner = shutil.copytree(folders["xl"], tmp_path / "refiner")
+    patch_json(refiner / "model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline")
+    assert generators.load(refiner, device="cpu").family == "xl"
+    shutil.rmtree(refiner / "text_encoder")
+    assert "refiner" in refused(refiner)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "few"),
+    [
+        ({"_class_name": "LCMScheduler"}, True),
+        ({"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}, True),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}, False),
+        (
+            {
+                "_class_name": "EulerDiscreteScheduler",
+                "timestep_spacing": "trailing",
+                "prediction_type": "v_prediction",
+                "rescale_betas_zero_snr": True,
+            },
+            False,
+        ),
+    ],
+)
+def test_models_for_few_steps_are_drawn_in_few(toy, scheduler, few):
+    patch_json(toy / "scheduler" / "scheduler_config.json", **scheduler)
+    model = generators.load(toy, device="cpu")
+    assert (model.default_steps, model.default_guidance) == ((4, 1.0) if few else (50, 7.5))
+    assert [f"{toy} has the scheduler" in note for note in model.notes] == [True] * few
+    (toy / "studio.json").write_text('{"steps": 2, "guidance": 3.0}')
+    said = generators.load(toy, device="cpu")
+    assert (said.default_steps, said.default_guidance, said.notes) == (2, 3.0, ())
+
+
 def test_autoencoders_from_before_2023_load(toy, models):
     """Their attention is called query, key, value and proj_attn."""
     new_names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -239,3 +319,22 @@ def test_licences_are_read_from_the_card_and_never_guessed(toy):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_are_recognised(models, family):
     assert models[family].family == family
+
+
+def test_what_decides_a_picture_beside_the_weights_is_known(toy):
+    first = generators.load(toy, device="cpu")
+    assert generators.load(toy, device="cpu", dtype="bf16").drawing == first.drawing
+    before, weights = {first.drawing}, first.fingerprint
+    patch_json(toy / "unet" / "config.json", sample_size=16)
+    before.add(generators.load(toy, device="cpu").drawing)
+    patch_json(toy / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
+    before.add(generators.load(toy, device="cpu").drawing)
+    patch_json(toy / "scheduler" / "scheduler_config.json", _class_name="DDIMScheduler")
+    before.add(generators.load(toy, device="cpu").drawing)
+    patch_json(toy / "vae" / "config.json", scaling_factor=0.5)
+    before.add(generators.load(toy, device="cpu").drawing)
+    vae = toy / "vae" / "diffusion_pytorch_model.safetensors"
+    rewrite(vae, lambda t: {name: tensor + 1e-3 for name, tensor in t.items()})
+    before.add(generators.load(toy, device="cpu").drawing)
+    assert len(before) == 6
+    assert generators.load(toy, device="cpu").fingerprint == weights

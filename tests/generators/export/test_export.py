@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import threading
 
 import pytest
 import torch
@@ -22,8 +24,9 @@ from generators.export.export import export
 from generators.export.formats import diffusers_folder as writing
 from generators.export.formats import pipeline as pipelines
 from generators.export.formats.pipeline import export_pipeline
+from generators.export.standalone import reopen
 from generators.export.verify import Drawn, Unproven
-from tests.toys.pipelines import FAMILIES
+from tests.toys.pipelines import FAMILIES, patch_json
 
 SHOTS = [Shot(1, "a cat"), Shot(2, "van gogh")]
 ABOUT = {
@@ -269,3 +272,33 @@ def test_cards_of_stacked_edits_and_reports():
     assert "someone" not in plain
     assert cards.NO_SCORES in plain
     assert cards.NO_ATTACKS in plain
+
+
+def test_a_safety_checker_that_is_left_out_is_said(folders, tmp_path, unproven):
+    base = shutil.copytree(folders["sd1"], tmp_path / "base")
+    patch_json(
+        base / "model_index.json",
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+    )
+    model = generators.load(base, device="cpu")
+    exported = drain(export_pipeline(model, some_edit(model), tmp_path / "merged"))
+    assert exported.left_out == ("safety_checker", "feature_extractor")
+    assert cards.UNCHECKED in (tmp_path / "merged" / "README.md").read_text()
+    plain = generators.load(folders["sd1"], device="cpu")
+    assert drain(export_pipeline(plain, some_edit(plain), tmp_path / "other")).left_out == ()
+    assert cards.UNCHECKED not in (tmp_path / "other" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("variant", ["../../x", "", "a b", "x" * 40])
+def test_a_variant_is_a_part_of_file_names(models, tmp_path, variant):
+    with pytest.raises(BadInput, match="variant"):
+        drain(export(models["sd1"], None, tmp_path / "out", "pipeline", variant=variant))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_proving_process_ends_with_the_one_that_started_it(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+    reopen.end_with(os.getppid() + 1)
+    assert ended.wait(30)

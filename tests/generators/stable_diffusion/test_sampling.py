@@ -16,6 +16,7 @@ import generators
 from erase.errors import BadInput
 from erase.model import Shot
 from erase.work import drain
+from generators.stable_diffusion import sampling
 from tests.toys.pipelines import FAMILIES, toy_folder
 
 SHOTS = [Shot(3, "a cat in van gogh style"), Shot(2**40, "a dog"), Shot(5, ""), Shot(3, "an image of a person")]
@@ -145,3 +146,16 @@ def test_given_codes_are_read_in_place_of_the_prompts(models, family):
     asked = drain(model.latents(SHOTS, steps=2))
     assert torch.equal(drain(model.latents(unnamed, steps=2, codes=codes)), asked)
     assert not torch.equal(drain(model.latents(unnamed, steps=2)), asked)
+
+
+def test_large_latents_are_drawn_a_few_at_once(models, monkeypatch):
+    model = models["sd1"]
+    shots = [Shot(seed, "a cat") for seed in range(5)]
+    whole = drain(model.latents(shots, steps=2))
+    monkeypatch.setattr(sampling, "LATENTS_AT_ONCE", 2 * model.latent_shape[1] * model.latent_shape[2])
+    sizes: list[int] = []
+    with model.network.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0]))):
+        latents = drain(model.latents(shots, steps=2))
+        drain(model.trajectory(shots, steps=1))
+    assert set(sizes) == {4, 2}  # twice as many with guidance
+    torch.testing.assert_close(latents, whole, atol=1e-4, rtol=1e-4)

@@ -11,7 +11,8 @@ import generators
 from erase.concept import Concept
 from erase.errors import BadInput
 from erase.model import Denoiser, Gan, Shot, require
-from erase.work import drain
+from erase.work import Step, drain
+from generators.stylegan2 import adapter
 from generators.stylegan2.io import checkpoint
 from tests.generators.stylegan2.test_checkpoints import WRITERS, made
 from tests.toys.gan import SHAPE, ToyGan
@@ -94,3 +95,16 @@ def test_a_gan_nobody_has_eyes_for_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "gan" / "critic.safetensors").write_bytes(b"cut")
     with pytest.raises(BadInput, match="no whole StyleGAN2"):
         generators.load(tmp_path / "gan", device="cpu")
+
+
+def test_large_pictures_are_drawn_a_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ToyGan()
+    shots = [Shot(seed) for seed in range(7)]
+    whole = drain(model.sample(shots, batch=32))
+    monkeypatch.setattr(adapter, "PIXELS_AT_ONCE", 3 * model.shape.resolution**2)
+    steps: list[Step] = []
+    images = drain(model.sample(shots, batch=32), steps.append)
+    assert [step.done for step in steps] == [3, 6, 7]
+    torch.testing.assert_close(images, whole, atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(adapter, "PIXELS_AT_ONCE", 1)
+    assert model.at_once == 1

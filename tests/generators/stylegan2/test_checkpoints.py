@@ -222,6 +222,9 @@ def test_the_stock_reader_would_have_run_them(tmp_path: Path) -> None:
     assert (tmp_path / "direct").exists() and (tmp_path / "nested").exists()
 
 
+SETS = b"N}X\x05\x00\x00\x00extraK\x01s\x86b."  # a state with attributes, and BUILD
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
@@ -229,6 +232,11 @@ def test_the_stock_reader_would_have_run_them(tmp_path: Path) -> None:
         (lambda marker: b"\x80\x04j\xff\xff\xff\x7f.", "damaged"),  # takes from a table it never filled
         (lambda marker: b"\x80\x02Nr\xff\xff\xff\x7f.", "huge table"),
         (lambda marker: b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".", "damaged"),
+        (lambda marker: b"\x80\x02cdnnlib.util\nEasyDict\n" + SETS, "sets extra of a class"),
+        (lambda marker: b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + SETS, "sets extra of a function"),
+        (lambda marker: b"\x80\x02}N" + b"2\x86" * 64 + b"Ns.", "nests values"),  # as a key of a dictionary
+        (lambda marker: b"\x80\x04(N" + b"q\x00h\x00\x86" * 64 + b"\x91.", "nests values"),  # in a frozenset
+        (lambda marker: b"\x80\x02\x86.", "do not fit together"),
         (lambda marker: b"", "does not begin like one"),
         (lambda marker: b"hello", "does not begin like one"),
     ],
