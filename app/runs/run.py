@@ -27,7 +27,7 @@ from app.runs import checkpoints
 from app.runs.job import Job
 from erase.edit import Edit
 from erase.errors import BadInput
-from erase.files import make_folder, replace, sweep, write_json
+from erase.files import lock, make_folder, replace, sweep, write_json
 from erase.model import Generator
 from erase.work import Step
 
@@ -172,6 +172,8 @@ class Run:
                 return False
         except Timeout:
             return True
+        except OSError:  # a place where nobody can write, so nobody works there
+            return False
 
 
 class Events:
@@ -233,15 +235,8 @@ def claimed(folder: Path) -> Iterator[None]:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; the system lets go of it even after kill -9."""
     # Somebody who asks for the status holds the lock for a moment.
-    lock = FileLock(folder / ".lock", timeout=0.5)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BadInput(f"{folder} is being worked on by another process. Wait for it, or stop it.") from error
-    try:
+    with lock(folder, timeout=0.5):
         yield
-    finally:
-        lock.release()
 
 
 def _remove(folder: Path) -> None:

@@ -48,6 +48,7 @@ def erase_options(parser: Parser) -> None:
 
 def erase(args: argparse.Namespace) -> Answer:
     """Erase concepts into a RUN folder; the same finished job is opened instead of run again."""
+    from app.concepts import already_erased
     from app.models import loaded, source
     from app.runs.erase import occupied, prepare
     from app.runs.run import claimed
@@ -64,6 +65,8 @@ def erase(args: argparse.Namespace) -> Answer:
         if run is None:
             if args.resume:
                 print(f"There is nothing to resume in {folder}; starting.", file=sys.stderr)
+            for sentence in already_erased(job.concepts, (edit.about for edit in what.ledger())):
+                print(sentence, file=sys.stderr)
             record = {"typed": args.typed, "loading": vars(what.loading(args))}
             run = prepare(folder, job, model, what.ledger(), record)
         return _summary(run, work_on(run, model, args.save_every, args.previews))

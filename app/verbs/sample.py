@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.answer import Answer
-from app.cli.options import SOURCE, STRENGTH, Parser, number
+from app.cli.options import SOURCE, STRENGTH, Parser, number, unused
 from app.cli.progress import follow
 from erase.errors import BadInput
-from erase.files import make_folder, require_space
+from erase.files import make_folder, require_space, require_writable
 
 SEEDS = "0:4"
 
@@ -51,9 +51,12 @@ def sample(args: argparse.Namespace) -> Answer:
     if not args.prompt and not args.seeds:
         raise BadInput("What is to be drawn? Add --prompt TEXT, for example --prompt 'A Cats image in Van Gogh style.'")
     make_folder(out.parent)
+    require_writable(out.parent)
     require_space(out.parent, 0, "the picture")
     strength = 1.0 if args.strength is None else args.strength
     model = loaded(what, args)
+    if hasattr(model, "synthesis"):
+        unused(args, f"{model.name} is a GAN and draws in one pass", prompt=None, steps=None, guidance=None)
     for sentence in cut(model, prompts):
         print(sentence, file=sys.stderr)
     shots = [Shot(seed, prompt) for prompt in prompts for seed in seeds]

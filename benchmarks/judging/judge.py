@@ -85,12 +85,13 @@ def judge(
     shots = suite.shots([target.label for target in targets])
     cells, left_out = _limited(shots, {target.label for target in targets}, settings.limit)
     start = Comparison((), Predictions((), {}), Predictions((), {}), targets, suite, probe, read_as)
-    sitting, looks, cached = yield from _drawn(model, edit, start, cells, text, settings)
-    undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
-
     against: Tensor | Reference | None = settings.reference
-    if against is None and suite.data is not None and edit is not None:
+    if against is None and suite.data is not None and edit is not None:  # read first: it may be unreadable
         against = yield from read_reference(Path(suite.data), suite, cells, probe)
+    sitting, looks, cached = yield from _drawn(model, edit, start, cells, text, settings)
+    if isinstance(against, Reference) and len(sitting.cells) < len(cells):
+        against = against.of([cells.index(cell) for cell in sitting.cells])
+    undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
     about = _about(model, suite, probe, text) | {"rules": asdict(read_as), "cache": cached}
     about |= {"stopping": {"until": settings.until, "looks": looks}} if looks else {}
     dropped = {

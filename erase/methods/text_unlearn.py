@@ -106,6 +106,11 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         """Scores a pool, finds the directions, tunes; each Step's state resumes the job to the same bits."""
         model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         eye = Together([model.encoder(name) for name in self.encoder])
+        for concept in (*concepts, *keep):
+            if concept.kind == "identity":
+                raise BadInput(
+                    f"{concept.name!r} names a person, and text-unlearn asks CLIP for words such as 'beard'. Use guide."
+                )
         said = [clause for concept in concepts for clause in clauses(concept)]
         kept = [clause for concept in keep for clause in clauses(concept)]
         first = number(seed, "pool") >> 34
