@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from erase.concept import Concept, Kind
+from erase.concept import INSTEAD, Concept, Kind
 from erase.errors import BadInput, match, nearest, plain
 from erase.methods.guide import names_seeds
 from generators.pocket.canvas import words
@@ -27,7 +27,7 @@ def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | No
 
 def check_anchor(base: str, anchor: str) -> None:
     """BadInput for an anchor that the bundled model was never taught; the bundled GAN reads none."""
-    if base == "pocket-sd":
+    if base == "pocket-sd" and plain(anchor) not in map(plain, INSTEAD.values()):
         _known(anchor, "anchor")
     elif base == "pocket-gan":
         raise BadInput("pocket-gan reads no words, so --anchor has no effect. Leave it out.")

@@ -18,18 +18,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from app.runs import checkpoints
 from app.runs.job import Job
-from erase.edit import Edit
 from erase.errors import BadInput
 from erase.files import lock, make_folder, replace, sweep, write_json
-from erase.model import Generator
 from erase.work import Step
+
+if TYPE_CHECKING:  # so that listing runs does not wait for torch
+    from app.runs import checkpoints
+    from erase.edit import Edit
+    from erase.model import Generator
 
 _CLAIMED: set[Path] = set()  # folders whose lock this process has, and in which it has not begun to work
 
@@ -72,6 +74,8 @@ class Run:
 
     def edit(self) -> Edit:
         """The result; BadInput with the next step when the run has none yet."""
+        from erase.edit import Edit
+
         path = self.folder / "edit.safetensors"
         if not path.is_file():
             raise BadInput(
@@ -102,6 +106,8 @@ class Run:
             edit.save(part)
 
     def _entry(self, hash: str) -> Edit:
+        from erase.edit import Edit
+
         path = self._ledger(hash)
         if not path.is_file():
             raise BadInput(f"{self.folder} stands on an edit that its ledger has lost: {path} is missing. Erase again.")
@@ -116,10 +122,14 @@ class Run:
 
     def checkpoint(self) -> tuple[checkpoints.Checkpoint | None, list[str]]:
         """The newest undamaged snapshot, and a sentence for each damaged one."""
+        from app.runs import checkpoints
+
         return checkpoints.newest(self.folder / "state", self.job.hash)
 
     def keep_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Write a snapshot and note in state.json how far it reaches."""
+        from app.runs import checkpoints
+
         checkpoints.save(self.folder / "state", checkpoint, self.job.hash)
         self.note("running", checkpoint.steps, checkpoint.seconds)
 

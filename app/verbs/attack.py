@@ -49,10 +49,10 @@ def attack_options(parser: Parser) -> None:
     parser.add_argument("--out", metavar="DIR", help=kept)
     name = value(parser.words, "--attack")
     if name:
-        from benchmarks.attacks.registry import attack_kind
+        from benchmarks.attacks.registry import attack_declaration
 
         name = match(name, every_attack(), "attack")
-        add_knobs(parser, name, attack_kind(name))
+        add_knobs(parser, name, attack_declaration(name))
     else:
         parser.epilog = "--budget N and further knobs belong to each attack: `studio attacks NAME` explains them."
 

@@ -81,13 +81,13 @@ def attacks_options(parser: Parser) -> None:
 def attacks(args: argparse.Namespace) -> Answer:
     """All attacks in a line each, or one with its knobs."""
     from app.knobs import described, in_short
-    from benchmarks.attacks.registry import attack_kind, every_attack
+    from benchmarks.attacks.registry import attack_declaration, every_attack
 
     if args.name:
         name = match(args.name, every_attack(), "attack")
-        document, text = described(name, attack_kind(name))
+        document, text = described(name, attack_declaration(name))
         return Answer({"version": 1, **document}, text)
-    listed = [in_short(name, attack_kind(name)) for name in every_attack()]
+    listed = [in_short(name, attack_declaration(name)) for name in every_attack()]
     rows = [(attack["name"], attack["about"], attack["paper"]) for attack in listed]
     text = table(("attack", "what it does", "paper"), rows)
     return Answer({"version": 1, "attacks": listed}, f"{text}\n`studio attacks NAME` explains the knobs of one.")
@@ -103,14 +103,10 @@ def metrics(args: argparse.Namespace) -> Answer:
 
 def suites(args: argparse.Namespace) -> Answer:
     """The bundled suites with their size."""
-    from benchmarks.suites.suite import load_suite, suite_names
+    from benchmarks.suites.listing import suite_lines
 
-    found = [load_suite(name) for name in suite_names()]
-    listed = [
-        {"name": one.name, "version": one.version, "about": one.about, "styles": one.styles, "objects": one.objects}
-        for one in found
-    ]
-    rows = [(one.name, len(one.styles), len(one.objects), one.about) for one in found]
+    listed = suite_lines()
+    rows = [(one["name"], len(one["styles"]), len(one["objects"]), one["about"]) for one in listed]
     text = table(("suite", "styles", "objects", "what is drawn"), rows)
     return Answer({"version": 1, "suites": listed}, f"{text}\n--suite also takes the path of a TOML file of your own.")
 
