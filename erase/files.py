@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from erase.errors import BadInput, DiskFull, disk_full
 
 MARGIN = 16 * 2**20  # what a run writes beside its tensors: events, previews, pictures, reports
+HEADER = 100 * 2**20  # the largest header that safetensors reads
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -148,6 +149,16 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
     return f"{int(count)} bytes"
+
+
+def metadata(path: Path, key: str) -> str | None:
+    """A text in the header of a safetensors file, read without torch; None where there is none or no such file."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), HEADER)))
+        return header["__metadata__"][key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def sha256(path: Path) -> str:

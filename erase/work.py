@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Step:
-    """One unit of progress: `done` of `total` in `stage`.
+    """One unit of progress: `done` of `total` in `stage`, counted in `unit`s where these have a name.
 
     `preview` is an image batch [n 3 h w] in [0, 1]. `state()` gives the tensors from which the job can be resumed to
     the same bits; it is good until the next Step is asked for, so the caller decides when to copy it to disk.
@@ -28,6 +28,7 @@ class Step:
     preview: Tensor | None = None
     state: Callable[[], dict[str, Tensor]] | None = None
     stale: bool = False
+    unit: str = ""
 
 
 Work = Generator[Step, None, T]

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from app.runs.job import Job
 from erase.errors import BadInput
-from erase.files import lock, make_folder, replace, sweep, write_json
+from erase.files import lock, make_folder, metadata, replace, sweep, write_json
 from erase.work import Step
 
 if TYPE_CHECKING:  # so that listing runs does not wait for torch
@@ -71,6 +71,13 @@ class Run:
         except BadInput:
             kept, _ = self.checkpoint()
             return kept and {"status": "running", "steps": kept.steps, "seconds": kept.seconds}
+
+    @property
+    def title(self) -> str:
+        """All that is erased in this run: what it erases itself, and what the edits it is stacked on have erased."""
+        before = [metadata(self._ledger(hash), "edit") for hash in self.job.parents]
+        names = [concept["name"] for entry in before for concept in json.loads(entry or "{}")["about"]["concepts"]]
+        return f"{self.job.title}, on top of {', '.join(dict.fromkeys(names))}" if names else self.job.title
 
     def edit(self) -> Edit:
         """The result; BadInput with the next step when the run has none yet."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.answer import fitted
 from app.cli.parser import parsers
 from benchmarks.attacks.declare import every_declaration
 from benchmarks.attacks.registry import every_attack
@@ -84,6 +85,24 @@ def test_a_file_that_has_changed_is_asked_itself(tmp_path: Path) -> None:
     assert declared(copied) == said
     copied.write_text(copied.read_text() + "# changed")
     assert declared(copied) is None
+
+
+def test_the_usual_ways_to_ask(studio: Studio) -> None:
+    assert studio("-V").out == studio("--version").out != ""
+    assert studio("help").out == studio("--help").out != ""
+    assert studio("help", "judge").out == studio("judge", "--help").out != ""
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_table_fits_the_terminal(columns: int) -> None:
+    rows = [
+        ("esd", "a diffusion model", "Trains part of the U-Net to steer away. " * 3, "A paper of a long title " * 3)
+    ]
+    lines = fitted(("method", "needs", "what it does", "paper"), rows, columns).splitlines()
+    assert max(map(len, lines)) <= columns
+    whole = " ".join(lines)
+    assert all(word in whole for cell in rows[0] for word in cell.split())
+    assert len(fitted(("method",), [("x" * 300,)]).splitlines()) == 3  # a file gets whole lines
 
 
 def test_every_verb_that_is_advertised_exists() -> None:

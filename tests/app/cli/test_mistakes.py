@@ -13,6 +13,7 @@ from app.cli.main import explain
 from erase import files
 from erase.errors import BadInput, DiskFull
 from tests.app.conftest import Outcome, Studio
+from tests.app.runs.conftest import METHODS
 
 ERASE = ("--concept", "Cats", "--method", "uce")
 
@@ -22,7 +23,8 @@ def refused(outcome: Outcome, *phrases: str) -> None:
     assert outcome.code == 2, outcome.err
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
-    assert outcome.err.count("\n") == 1, outcome.err
+    said = [line for line in outcome.err.splitlines() if not line.startswith("Opening ")]
+    assert len(said) == 1, outcome.err
     for phrase in phrases:
         assert phrase in outcome.err
 
@@ -182,6 +184,32 @@ def test_what_can_be_checked_is_checked_before_a_model_is_loaded(
         sweep.write_text(line + SWEEP.format(folder))
         refused(studio("sweep", sweep, "--out", tmp_path / "swept"), said)
         assert not (tmp_path / "swept").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "phrases"),
+    [
+        (
+            ["erase", "pocket-sd", "--concept", "Cats", "Dogs", "--method", "uce", "--out", "x"],
+            ["'Dogs'", "Repeat --concept"],
+        ),
+        (
+            ["erase", "--concept", "Cats", "--method", "uce", "--out", "x", "--keep", "Dogs", "Birds", "pocket-sd"],
+            ["--keep has taken 'pocket-sd'", "before the options"],
+        ),
+    ],
+)
+def test_what_an_option_takes_is_said(studio: Studio, words: list[str], phrases: list[str]) -> None:
+    refused(studio(*words), *phrases)
+
+
+def test_a_run_of_a_plug_in_names_the_variable(
+    studio: Studio, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERASE_METHODS", str(METHODS))
+    assert studio("erase", folder, "--concept", "Cats", "--method", "walk", "--out", tmp_path / "run").code == 0
+    monkeypatch.delenv("ERASE_METHODS")
+    refused(studio("reproduce", tmp_path / "run", "--out", tmp_path / "again"), "'walk'", "ERASE_METHODS")
 
 
 def test_an_anchor_that_was_never_taught(studio: Studio, tmp_path: Path) -> None:

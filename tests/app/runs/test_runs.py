@@ -190,6 +190,7 @@ def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy, tmp
     assert [concept["name"] for concept in edit.about["concepts"]] == ["Cats", "Dogs"]
     assert [entry["hash"] for entry in edit.about["parents"]] == [parent.hash, alone.hash]
     assert edit.about["base"] == toy.fingerprint
+    assert run.title == "Dogs by walk, on top of Cats"
     assert [entry.hash for entry in run.ledger()] == [parent.hash, alone.hash]
     third = finished(begin("third", concepts=(Concept(name="Birds"),), seed=6, applied=run.ledger()), toy)
     assert [entry["hash"] for entry in third.about["parents"]][:2] == [parent.hash, alone.hash]
