@@ -66,6 +66,7 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
     scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
     kind = scheduler_config.get("_class_name") or (index.get("scheduler") or [None, "?"])[1]
     family: Family = "xl" if xl else "sd2" if unet.config["use_linear_projection"] else "sd1"
+    defaults = read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {}
     return Parts(
         name=name,
         family=family,
@@ -77,8 +78,8 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         vae=lambda: parts.vae(_config(folder, "vae"), *_weights(folder, "vae", dtype)),
         fingerprint=partial(_fingerprint, folder, towers),
         settings={key: value for key, value in index.items() if isinstance(value, bool)},
-        defaults=read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {},
-        licence=licence(folder / "README.md"),
+        defaults=defaults,
+        licence=licence(folder / "README.md") or defaults.get("licence"),
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
 
+import erase
 from app.cli.answer import fitted
 from app.cli.parser import parsers
 from benchmarks.attacks.declare import every_declaration
@@ -103,6 +104,17 @@ def test_a_table_fits_the_terminal(columns: int) -> None:
     whole = " ".join(lines)
     assert all(word in whole for cell in rows[0] for word in cell.split())
     assert len(fitted(("method",), [("x" * 300,)]).splitlines()) == 3  # a file gets whole lines
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_completes_commands_and_options(studio: Studio, shell: str) -> None:
+    script = studio("completion", shell).out
+    assert all(word in script for word in ("erase", "judge", "concept", "strength"))
+
+
+def test_a_copy_says_its_version_and_that_it_has_types() -> None:
+    assert erase.__version__ == metadata.version("concept-erasure-studio")
+    assert all((ROOT / package / "py.typed").is_file() for package in ("app", "benchmarks", "erase", "generators"))
 
 
 def test_every_verb_that_is_advertised_exists() -> None:
