@@ -37,7 +37,7 @@ def sample_options(parser: Parser) -> None:
 def sample(args: argparse.Namespace) -> Answer:
     """Draw every prompt with every seed and write the sheet."""
     from app.models import loaded, source
-    from app.runs.pictures import save_picture
+    from benchmarks.pictures.sheet import sheet
     from erase.model import Shot
 
     seeds, prompts = read_seeds(args.seeds or SEEDS), args.prompt or [""]
@@ -64,7 +64,7 @@ def sample(args: argparse.Namespace) -> Answer:
         images = follow(model.sample(shots, steps=args.steps, guidance=args.guidance), "drawing")
     applied = {} if edit is None else {"edit": edit.hash, "strength": str(strength)}
     facts = {"model": model.name, "prompts": "\n".join(prompts), "seeds": " ".join(map(str, seeds)), **applied}
-    save_picture(images, out, columns=len(seeds), about=facts)
+    sheet(images, out, prompts, seeds, facts)
     document = {"version": 1, "status": "done", "picture": out, "prompts": prompts, "seeds": seeds, **applied}
     return Answer(document, f"{len(images)} images, one row per prompt and one column per seed: {out}")
 

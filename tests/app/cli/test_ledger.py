@@ -136,7 +136,9 @@ def test_a_run_without_an_edit_is_a_run(studio: Studio, erased, folder: Path, tm
     assert drawn.document["edit"] == edit_of(left).hash
     four = erased("Frogs", UCE, "four", "left")
     assert [e["concepts"][0] for e in studio("ledger", four, "--json").document["edits"]] == ["Dogs", "Birds", "Frogs"]
-    assert {entry["title"] for entry in studio("runs", left, "--json").document["runs"]} == {"Birds by esd, on top of Dogs"}
+    assert {entry["title"] for entry in studio("runs", left, "--json").document["runs"]} == {
+        "Birds by esd, on top of Dogs"
+    }
 
 
 def test_mistakes_are_a_sentence_and_write_nothing(studio: Studio, erased, folder: Path, tmp_path: Path) -> None:
