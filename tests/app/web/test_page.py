@@ -134,7 +134,7 @@ def erase_a_style(page: Any) -> str:
     assert page.locator("b", has_text="Gogh").count() == 0  # what was typed is no markup
     page.get_by_label("Concept").first.fill("Van Gogh")
     page.locator("#method").get_by_label("advunlearn", exact=True).check()
-    page.locator(".card", has_text="adversary").wait_for()
+    page.locator(".studio-card", has_text="adversary").wait_for()
     choose(page, "#preset", "pocket")
     settle(page, "#settings", iterations=3, warmup=1, seeds=2, attack_steps=1, batch=2, keep_batch=2)
     page.locator("#start").click()
