@@ -78,7 +78,7 @@ def answered(arguments: Sequence[str]) -> Answer:
     if not args.online:
         # Read by huggingface_hub when it is imported: nothing asks the network behind the user's back.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if VERBS[args.verb].loads:
+    if VERBS[args.verb].loads and getattr(args, "without", "") is not None:  # a ledger that is only listed loads none
         name = getattr(args, "source", None) or "the bundled model"
         print(f"Opening {name}; the libraries behind it take some seconds to load.", file=sys.stderr, flush=True)
     module, function = args.run.split(":")

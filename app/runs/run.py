@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from app.runs.job import Job
+from app.runs.stored import Stored, stored
 from erase.errors import BadInput
 from erase.files import lock, make_folder, metadata, replace, sweep, write_json
 from erase.work import Step
@@ -89,14 +90,19 @@ class Run:
                 f"{self.folder} is {self.status} and holds no edit yet. `studio resume {self.folder}` finishes it."
             )
         edit = Edit.load(path)
-        made = [concept["name"] for concept in edit.about.get("concepts", ()) if isinstance(concept, Mapping)]
+        self._check(edit.about)
+        return edit
+
+    def _check(self, about: Mapping[str, Any]) -> None:
+        """BadInput when an edit is about other concepts than this run's job."""
+        path = self.folder / "edit.safetensors"
+        made = [concept["name"] for concept in about.get("concepts", ()) if isinstance(concept, Mapping)]
         asked = [concept.name for concept in self.job.concepts]
         if made and made[-len(asked) :] != asked:  # of a stacked run the sum is about all that was erased
             raise BadInput(
                 f"{path} says that it erases {', '.join(made)}, but job.json of that run says {', '.join(asked)}. "
                 "One of the two files was changed by hand or belongs to another run; put the right one back."
             )
-        return edit
 
     def parents(self) -> list[Edit]:
         """The edits this one is stacked on, oldest first."""
@@ -106,6 +112,16 @@ class Run:
         """The edits whose sum is the result, oldest first: for an erasure from a plain model its own alone."""
         edit = self.edit()
         return [self._entry(entry["hash"]) for entry in edit.about.get("parents", ())] or [edit]
+
+    def listed(self) -> Sequence[Stored | Edit]:
+        """The ledger as far as a list needs it: read from the files' headers where these are whole."""
+        path = self.folder / "edit.safetensors"
+        own = stored(path)
+        if own is None:
+            return self.ledger()
+        self._check(own.about)
+        parents = [stored(self._ledger(entry["hash"])) for entry in own.about.get("parents", ())]
+        return self.ledger() if None in parents else [each for each in parents if each is not None] or [own]
 
     def enter(self, edit: Edit) -> None:
         """Write an edit into the ledger."""

@@ -130,8 +130,9 @@ def _attack_gan(args: argparse.Namespace) -> Answer:
     )
     what = source(args.source)
     edit = what.edit()
-    if args.out is not None or what.run is not None:
-        require_writable(Path(args.out) if args.out is not None else what.run.folder)
+    place = Path(args.out) if args.out is not None else what.run.folder if what.run is not None else None
+    if place is not None:
+        require_writable(place)
     model = loaded(what, args)
     require(model, Gan, args.attack)
     work = attack_gan(model, edit, args.concept, how, settings, beside=_judged(what))

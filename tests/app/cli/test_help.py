@@ -49,12 +49,13 @@ def test_help_listings_and_simple_mistakes_import_nothing_heavy(words: list[str]
     assert not imported(words, 2 if words == ["ersae"] else 0) & heavy
 
 
-def test_listing_runs_does_not_wait_for_torch(tmp_path: Path, studio: Studio) -> None:
+def test_listing_runs_and_their_edits_does_not_wait_for_torch(tmp_path: Path, studio: Studio) -> None:
     from tests.toys.pipelines import toy_folder
 
     run = tmp_path / "run"
     assert studio("erase", toy_folder(tmp_path / "toy"), "--concept", "Cats", "--method", "uce", "--out", run).code == 0
-    assert not imported(["runs", str(tmp_path)], 0) & {"torch", "numpy", "safetensors"}
+    for words in (["runs", str(tmp_path)], ["ledger", str(run)]):
+        assert not imported(words, 0) & {"torch", "numpy", "safetensors"}
 
 
 def imported(words: list[str], code: int) -> set[str]:
