@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
-from erase.concept import Concept, Kind
+from erase.concept import INSTEAD, Concept, Kind
 from erase.errors import BadInput, match, nearest, plain
 from erase.methods.guide import names_seeds
 from generators.pocket.canvas import words
@@ -19,6 +19,8 @@ def concepts(base: str, names: Sequence[str], kind: str | None, anchor: str | No
     made = []
     for name in names:
         spelled, known = WORDS[base](name) if base in WORDS else (name, None)
+        if anchor and anchor.strip():
+            check_anchor(base, anchor)
         made.append(Concept(name=spelled, kind=asked or known or "object", anchor=anchor))
     return tuple(made)
 
@@ -35,6 +37,24 @@ def kept(base: str, names: Sequence[str], erased: Sequence[Concept]) -> tuple[Co
         kind = asked if base in WORDS else asked or unknown
         made += concepts(base, [rest.strip() if asked else name], kind)
     return tuple(made)
+
+
+def check_anchor(base: str, anchor: str) -> None:
+    """BadInput for an anchor that the bundled model was never taught; the bundled GAN reads none."""
+    if base == "pocket-sd" and plain(anchor) not in map(plain, INSTEAD.values()):
+        _known(anchor, "anchor")
+    elif base == "pocket-gan":
+        raise BadInput("pocket-gan reads no words, so --anchor has no effect. Leave it out.")
+
+
+def already_erased(what: Sequence[Concept], stacked: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each concept that one of the edits it is stacked on, by what is on record of them, has erased."""
+    gone = {plain(concept["name"]): concept["name"] for about in stacked for concept in about.get("concepts", ())}
+    return [
+        f"{gone[plain(concept.name)]!r} has been erased from this run before; it is erased once more."
+        for concept in what
+        if plain(concept.name) in gone
+    ]
 
 
 def check_synonyms(base: str, erased: Sequence[Concept], keep: Sequence[Concept]) -> None:
@@ -67,7 +87,7 @@ def _of_face(name: str) -> tuple[str, str | None]:
     return name, "attribute"
 
 
-def _known(name: str) -> tuple[str, str | None]:
+def _known(name: str, what: str = "concept") -> tuple[str, str | None]:
     """A name as pocket-sd's captions spell it, and its kind: a label, a synonym, or a phrase of taught words."""
     kinds = dict.fromkeys(words.THEMES, "style") | dict.fromkeys(words.OBJECTS, "object")
     for label, kind in kinds.items():
@@ -80,7 +100,7 @@ def _known(name: str) -> tuple[str, str | None]:
     if strange:
         labels = [words.spoken(label) for label in kinds]
         synonyms = {word for row in words.SYNONYMS.values() for word in row} - set(map(plain, labels))
-        raise nearest(name, [*labels, *synonyms], "concept of pocket-sd")
+        raise nearest(name, [*labels, *synonyms], f"{what} of pocket-sd")
     return name, None
 
 

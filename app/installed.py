@@ -7,8 +7,10 @@ is installed as editable the folders stay where they are, and this file alone is
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 
+__version__ = metadata.version("concept-erasure-studio")
 FOLDER = Path(__file__).resolve().parent
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase.errors import BadInput
-from erase.methods.registry import Knob, knobs, method
+from erase.methods.registry import Knob, declaration
+
+if TYPE_CHECKING:
+    from erase.methods._declared import Declaration
 
 NEEDS = {"denoiser": "a diffusion model", "gan": "a GAN", "generator": "any model"}
 
 
-def add_knobs(parser: argparse.ArgumentParser, name: str, kind: type | None = None) -> None:
-    """Offer every knob of a method, or of another `kind`, as --KNOB VALUE; a yes-or-no knob may stand alone for yes."""
-    kind = method(name) if kind is None else kind
-    group = parser.add_argument_group(
-        f"knobs of {name}", f"{summary(kind)} Presets: {', '.join(_presets(kind)) or 'none'}."
-    )
+def add_knobs(parser: argparse.ArgumentParser, name: str, said: Declaration | None = None) -> None:
+    """Offer each knob of a method, or of what else is `said`, as --KNOB VALUE; a yes-or-no knob may stand alone."""
+    said = declaration(name) if said is None else said
+    group = parser.add_argument_group(f"knobs of {name}", f"{said.about} Presets: {', '.join(said.presets) or 'none'}.")
     taken = {option for action in parser._actions for option in action.option_strings}
-    for knob in knobs(kind):
+    for knob in said.knobs:
         option = "--" + knob.name.replace("_", "-")
         if option in taken:
             raise BadInput(f"{name} calls a knob {knob.name}, which `{parser.prog}` needs for itself; rename it.")
@@ -38,42 +39,31 @@ def given_knobs(args: argparse.Namespace) -> dict[str, str]:
     }
 
 
-def described(name: str, kind: type | None = None) -> tuple[dict[str, Any], str]:
-    """A method, or another `kind`, with its paper, presets and knobs: as a JSON document and as text."""
-    kind = method(name) if kind is None else kind
+def described(name: str, said: Declaration | None = None) -> tuple[dict[str, Any], str]:
+    """A method, or whatever else is `said`, with its paper, presets and knobs: as a JSON document and as text."""
+    said = declaration(name) if said is None else said
     listed = [
         {"name": k.name, "type": k.type, "default": k.default, "bounds": k.bounds, "choices": k.choices, "help": k.help}
-        for k in knobs(kind)
+        for k in said.knobs
     ]
-    document = {**in_short(name, kind), "presets": _presets(kind), "knobs": listed}
+    document = {**in_short(name, said), "presets": said.presets, "knobs": listed}
     lines = [
-        f"{name}: {summary(kind)}",
-        f"Paper: {document['paper']}",
-        *([f"Needs: {NEEDS.get(document['needs'], document['needs'])}"] if "needs" in document else []),
+        f"{name}: {said.about}",
+        f"Paper: {said.paper}",
+        *([f"Needs: {NEEDS.get(said.needs, said.needs)}"] if said.needs else []),
         "",
         "Knobs",
     ]
-    lines += [f"  --{k.name.replace('_', '-')} {_value(k)}\n      {_meaning(k)}" for k in knobs(kind)]
+    lines += [f"  --{k.name.replace('_', '-')} {_value(k)}\n      {_meaning(k)}" for k in said.knobs]
     lines += ["", "Presets (what differs from the defaults)"]
-    lines += [f"  {preset}: {_differs(values)}" for preset, values in _presets(kind).items()]
+    lines += [f"  {preset}: {_differs(values)}" for preset, values in said.presets.items()]
     return document, "\n".join(lines)
 
 
-def in_short(name: str, kind: type | None = None) -> dict[str, Any]:
-    """The line of a method, or of another `kind`, in the list."""
-    kind = method(name) if kind is None else kind
-    needs = getattr(kind, "needs", None)
-    line = {"name": name, "about": summary(kind), "paper": kind.paper}  # type: ignore[attr-defined]
-    return line | ({"needs": needs.__name__.lower()} if needs else {})
-
-
-def summary(kind: type) -> str:
-    """The first sentence of a method's documentation."""
-    return (kind.__doc__ or "").strip().split("\n")[0]
-
-
-def _presets(kind: type) -> Mapping[str, Mapping[str, Any]]:
-    return kind.presets  # type: ignore[attr-defined]
+def in_short(name: str, said: Declaration | None = None) -> dict[str, Any]:
+    """The line of a method, or of whatever else is `said`, in the list."""
+    said = declaration(name) if said is None else said
+    return {"name": name, "about": said.about, "paper": said.paper} | ({"needs": said.needs} if said.needs else {})
 
 
 def _meaning(knob: Knob) -> str:

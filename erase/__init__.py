@@ -34,6 +34,10 @@ __all__ = ["BadInput", "Concept", "Edit", "Request", "Shot", "Step", "build", "d
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("concept-erasure-studio")
     if name not in _HOME:
         raise AttributeError(f"module 'erase' has no attribute {name!r}")
     return getattr(import_module(f"erase.{_HOME[name]}"), name)

@@ -126,7 +126,7 @@ class Edit:
         path.parent.mkdir(parents=True, exist_ok=True)
         room = shutil.disk_usage(path.parent).free
         if room < self.storage_bytes:
-            raise BadInput(f"No disk space: {path} needs {_size(self.storage_bytes)}, {_size(room)} are free.")
+            raise DiskFull(f"No disk space: {path} needs {_size(self.storage_bytes)}, {_size(room)} are free.")
         # One key only: safetensors writes several in an order that changes from process to process.
         header = {"edit": json.dumps({"format": FORMAT, "about": dict(self.about)}, sort_keys=True)}
         tensors = {name: delta.cpu().contiguous() for name, delta in self.deltas.items()}
@@ -134,7 +134,7 @@ class Edit:
             with replace(path, durable=False) as part:
                 save_file(tensors, part, metadata=header)
         except DiskFull as error:
-            raise BadInput(f"No disk space left while writing {path}; nothing was kept of it.") from error
+            raise DiskFull(f"No disk space left while writing {path}; nothing was kept of it.") from error
         return path
 
     @staticmethod

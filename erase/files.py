@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from erase.errors import BadInput, DiskFull, disk_full, reading
 
 SETTLED = 2 * 10**9  # nanoseconds after which a file that changes has another time
 MARGIN = 16 * 2**20  # what a run writes beside its tensors: events, previews, pictures, reports
+HEADER = 100 * 2**20  # the largest header that safetensors reads
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
@@ -44,6 +50,8 @@ def replace(path: Path, durable: bool = True) -> Iterator[Path]:
             raise DiskFull(
                 f"The disk is full: {path} could not be written. Free some space, then try again."
             ) from error
+        if isinstance(error, OSError) and error.errno in FORBIDDEN:
+            raise _unwritable(path.parent, error) from error
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -60,8 +68,46 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it; BadInput where that cannot be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if disk_full(error):
+            raise DiskFull(f"The disk is full: {folder} could not be made. Free some space, then try again.") from error
         raise BadInput(f"The folder {folder} cannot be made ({error.strerror}). Choose another --out.") from error
+
+
+def require_writable(folder: Path) -> None:
+    """BadInput unless files can be written in a folder, or in the one above it that it would be made in."""
+    place = _existing(folder)
+    if not place.is_dir():
+        raise BadInput(f"The folder {folder} cannot be made, because {place} is a file. Choose another --out.")
+    try:
+        tempfile.TemporaryFile(dir=place, prefix=".").close()
+    except OSError as error:
+        if not disk_full(error):
+            raise _unwritable(place, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> BadInput:
+    return BadInput(
+        f"Nothing can be written in {folder} ({error.strerror}). Choose another place, or copy the run to one."
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """A folder, or the nearest one above it that exists."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def lock(folder: Path, timeout: float = 0.0) -> Any:
+    """Make a folder and hold its lock; the system lets go of it even after kill -9. BadInput when another holds it."""
+    make_folder(folder)
+    require_writable(folder)
+    try:
+        return FileLock(folder / ".lock", timeout=timeout).acquire()
+    except Timeout as error:
+        raise BadInput(f"{folder} is being worked on by another process. Wait for it, or stop it.") from error
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -100,10 +146,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 def free_bytes(folder: Path) -> int:
     """What is free on the disk that holds, or will hold, a folder."""
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(_existing(folder)).free
 
 
 def file_name(text: str) -> str:
@@ -118,6 +161,16 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
     return f"{int(count)} bytes"
+
+
+def metadata(path: Path, key: str) -> str | None:
+    """A text in the header of a safetensors file, read without torch; None where there is none or no such file."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), HEADER)))
+        return header["__metadata__"][key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def sha256(path: Path) -> str:

@@ -222,14 +222,23 @@ class Denoiser(Generator, Protocol):
         guidance: float | None = None,
         batch: int = 32,
         codes: Codes | None = None,
+        state: Mapping[str, Tensor] | None = None,
     ) -> Work[Tensor]:
         """The final latents [n c h w] of shots, on the CPU; None means the model's own default.
 
         `codes`, one per shot, are read in place of the shots' prompts: of word vectors that no text stands for.
+        With a `state`, empty or that of a Step of the same call, every Step carries one; the shots are then one batch.
         """
         ...
 
-    def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:
+    def trajectory(
+        self,
+        shots: Sequence[Shot],
+        *,
+        guidance: float = 3.0,
+        steps: int = 50,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Trajectory]:
         """Guided deterministic rollouts with everything the network saw and said on the way."""
         ...
 

@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Step:
-    """One unit of progress: `done` of `total` in `stage`.
+    """One unit of progress: `done` of `total` in `stage`, counted in `unit`s where these have a name.
 
     `preview` is an image batch [n 3 h w] in [0, 1]. `state()` gives the tensors from which the job can be resumed to
     the same bits; it is good until the next Step is asked for, so the caller decides when to copy it to disk.
+    A `stale` state is that of an earlier Step: a job resumed from it makes this Step again.
     """
 
     stage: str
@@ -26,6 +27,8 @@ class Step:
     loss: Mapping[str, float] = field(default_factory=dict)
     preview: Tensor | None = None
     state: Callable[[], dict[str, Tensor]] | None = None
+    stale: bool = False
+    unit: str = ""
 
 
 Work = Generator[Step, None, T]
@@ -58,10 +61,15 @@ def map_steps(work: Work[T], change: Callable[[Step], Step]) -> Work[T]:
 
 
 def with_state(work: Work[T], more: Mapping[str, Tensor]) -> Work[T]:
-    """The same job, with more tensors in the state of each of its Steps: what the jobs before it have finished."""
+    """The same job, with more tensors in the state of each of its Steps: what the jobs before it have finished.
+
+    A Step without a state gets theirs, which is stale.
+    """
 
     def change(step: Step) -> Step:
         own = step.state
-        return replace(step, state=(lambda: {**more, **own()}) if own else lambda: dict(more))
+        if own is None:
+            return replace(step, state=lambda: dict(more), stale=True)
+        return replace(step, state=lambda: {**more, **own()})
 
     return map_steps(work, change)

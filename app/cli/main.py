@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
 import sys
+import time
 import traceback
+import unicodedata
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 from app.cli.answer import Answer
 from app.cli.parser import parse
+from app.verbs import VERBS
 from erase.errors import BadInput, visible
 
 # A path that was given cannot be used.
@@ -28,6 +32,7 @@ DONE, FAILED, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 done, 1 failed, 2 bad input, 130 cancelled."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    tolerate(sys.stdout, sys.stderr)
     as_json = "--json" in arguments
     try:
         answer = answered(arguments)
@@ -54,13 +59,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
+# What stands in for letters that a terminal's or file's encoding lacks.
+ASCII = {"↑": "^", "↓": "v", "–": "-", "—": "-", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "·": "*", "×": "x",
+         "→": "->", "“": '"', "”": '"', "’": "'", "✓": "+", "✕": "x", "−": "-"}  # fmt: skip
+
+
+def tolerate(*streams: Any) -> None:
+    """Let streams print what their encoding lacks as the nearest ASCII, so that output never ends in an error."""
+
+    def stand_in(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        text = "".join(ASCII.get(letter, letter) for letter in error.object[error.start : error.end])
+        plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+        return plain or "?", error.end
+
+    codecs.register_error("studio-ascii", stand_in)
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="studio-ascii")
+
+
 def answered(arguments: Sequence[str]) -> Answer:
     """Run one command and give its answer; whatever goes wrong is raised."""
     _check_circumstances(arguments)
     args = parse(arguments)
+    args.began = time.monotonic()
     if not args.online:
         # Read by huggingface_hub when it is imported: nothing asks the network behind the user's back.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if VERBS[args.verb].loads and getattr(args, "without", "") is not None:  # a ledger that is only listed loads none
+        name = getattr(args, "source", None) or "the bundled model"
+        print(f"Opening {name}; the libraries behind it take some seconds to load.", file=sys.stderr, flush=True)
     module, function = args.run.split(":")
     # Whatever a library prints goes to stderr: stdout is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr):

@@ -67,6 +67,13 @@ SECONDS = number(float, 0, 1e9)
 STRENGTH = number(float, -100, 100)
 
 
+def unused(args: argparse.Namespace, why: str, **defaults: object) -> None:
+    """BadInput for an option that was given and that nothing would read; `why` says what is done instead."""
+    for name, default in defaults.items():
+        if getattr(args, name) != default:
+            raise BadInput(f"{why}, so --{name.replace('_', '-')} has no effect. Leave it out.")
+
+
 def value(argv: Sequence[str], option: str) -> str | None:
     """The value an option will have, read before the parser for it can be built."""
     for at, word in enumerate(argv):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
+import shutil
 import signal
 import sys
 import time
@@ -31,36 +34,44 @@ class Progress:
         self.what, self.stream, self.clock = what, stream or sys.stderr, clock
         self.live = self.stream.isatty()
         self.stage: str | None = None
-        self.began = self.shown = clock()
-        self.first = 0
+        self.began = self.moved = clock()
+        self.shown = -math.inf  # the first Step is shown at once
+        self.first = self.done = 0
 
     def __call__(self, step: Step) -> None:
         """Show a Step, unless one was shown a moment ago."""
         now = self.clock()
         if step.stage != self.stage:
             self.stage, self.began, self.first = step.stage, now, step.done
+            self.moved, self.done = now, step.done
+        elif step.done != self.done:
+            self.moved, self.done = now, step.done
         if (watcher := _watcher.get()) is not None:
             watcher(self.what, step, self.left(step, now))
         if now - self.shown < (LIVE if self.live else QUIET):
             return
         self.shown = now
         line = self.line(step, now)
-        self.stream.write(f"\r\x1b[K{line[:110]}" if self.live else line + "\n")
+        self.stream.write(f"\r\x1b[K{line[: width(self.stream) - 1]}" if self.live else line + "\n")
         self.stream.flush()
 
     def line(self, step: Step, now: float) -> str:
         """What is being done, how far it is, how long it will take, and the losses."""
-        parts = [f"{self.what}: {step.stage} {step.done}" + (f"/{step.total}" if step.total else "")]
+        count = f"{step.done}/{step.total}" if step.total else f"{step.done}"
+        parts = [f"{self.what}: {step.stage} {count} {step.unit}".rstrip()]
         if (left := self.left(step, now)) is not None:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {duration(left)} left of this stage")
         parts += [f"{name} {value:.4g}" for name, value in step.loss.items()]
         return ", ".join(parts)
 
     def left(self, step: Step, now: float) -> float | None:
-        """The seconds until this stage is over, if it goes on as it went so far."""
+        """The seconds until this stage is over, if it goes on as it went so far; while a count stands it goes down."""
         if not step.total or step.done <= self.first:
             return None
-        return (now - self.began) / (step.done - self.first) * (step.total - step.done)
+        if (left := step.total - step.done) <= 0:
+            return None
+        each = (self.moved - self.began) / (step.done - self.first)
+        return max(each * left - (now - self.moved), each * (left - 1))
 
     def end(self) -> None:
         """Wipe the live line, so that what follows starts on a clean one."""
@@ -112,6 +123,14 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def width(stream: TextIO) -> int:
+    """The columns of the terminal that a stream writes to; of another stream what the environment says, or 80."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return shutil.get_terminal_size().columns
 
 
 def duration(seconds: float) -> str:

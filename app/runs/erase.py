@@ -91,11 +91,18 @@ def erase_in(
         finally:
             # Reached on every way out; `finish` below says `done` over it when there is an edit.
             run.note(keeper.status, keeper.steps, keeper.seconds)
-        if parents:
-            run.enter(edit)
-            edit = stacked([*parents, edit])
-        run.finish(edit, keeper.steps, keeper.seconds, peak_memory_bytes=_whole(peak.bytes()), memory_probe=peak.probe)
-        return edit
+        whole = stacked([*parents, edit]) if parents else edit
+        cost = {"peak_memory_bytes": _whole(peak.bytes()), "memory_probe": peak.probe}
+        try:
+            if parents:
+                run.enter(edit)
+            run.finish(whole, keeper.steps, keeper.seconds, **cost)
+        except DiskFull as error:
+            raise DiskFull(
+                f"The disk has no room for the edit of {run.folder}, which needs {size(whole.storage_bytes)}. "
+                f"Free some space, then `studio resume {run.folder}` goes on from the last snapshot."
+            ) from error
+        return whole
 
 
 def _watched(work: Work[Edit], keeper: _Keeper, events: Events) -> Work[Edit]:
@@ -126,7 +133,8 @@ class _Keeper:
         self.steps = checkpoint.steps if checkpoint else 0
         self.seconds = checkpoint.seconds if checkpoint else 0.0
         self.status = "failed"  # what it will have been, unless the work is stopped or ends well
-        self.due = time.monotonic() + every
+        self.kept, self.cost = time.monotonic(), 0.0  # when a snapshot was written, and the seconds it took
+        self.reached = self.steps, self.seconds  # where a job resumed from the newest state begins
         self.state: Callable[[], dict[str, Any]] | None = None
         run.note("running", self.steps, self.seconds)
 
@@ -140,14 +148,17 @@ class _Keeper:
             self.seconds += time.perf_counter() - start
 
     def look(self, step: Step) -> None:
-        """Count a Step and keep its state when enough time has passed."""
+        """Count a Step and keep its state when enough time has passed, at the end of a stage sooner."""
         self.steps += 1
         self.state = step.state
-        if time.monotonic() >= self.due:
-            start = time.monotonic()
+        if not step.stale:
+            self.reached = self.steps, self.seconds
+        start = time.monotonic()
+        patience = 0.0 if step.done == step.total else self.every
+        if start - self.kept >= max(patience, SAVE_SHARE * self.cost if self.every else 0.0):
             self.save()
-            now = time.monotonic()
-            self.due = now + max(self.every, SAVE_SHARE * (now - start) if self.every else 0.0)
+            self.kept = time.monotonic()
+            self.cost = self.kept - start
 
     def save(self) -> None:
         """Write the last Step's state, if it has one that still holds."""
@@ -160,7 +171,7 @@ class _Keeper:
                 f"The disk has {size(free)} free and the state after {self.steps} steps needs {size(needed)}. "
                 f"Free some space, then `studio resume {self.run.folder}` goes on from the snapshot before."
             )
-        self.run.keep_checkpoint(Checkpoint(tensors, self.steps, self.seconds))
+        self.run.keep_checkpoint(Checkpoint(tensors, *self.reached))
 
 
 def stacked(edits: Sequence[Edit]) -> Edit:

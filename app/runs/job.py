@@ -8,17 +8,17 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from erase.concept import Concept, in_short
-from erase.model import Generator
-from erase.provenance import versions
+
+if TYPE_CHECKING:  # so that listing runs does not wait for torch
+    from erase.model import Generator
 
 RECORDED = ("diffusers", "transformers", "safetensors", "numpy", "pydantic")  # beside those every edit records
-DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+DTYPES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
 
 
 class Job(BaseModel):
@@ -55,11 +55,15 @@ class Job(BaseModel):
 
 def circumstances(model: Generator) -> dict[str, Any]:
     """Where and how a job runs: what may change the last bits of a result although the job is the same."""
+    import torch
+
+    from erase.provenance import versions
+
     device = str(model.device)
     return {
         "versions": versions() | {name: metadata.version(name) for name in RECORDED},
         "device": device,
-        "dtype": DTYPES[model.dtype],
+        "dtype": DTYPES[str(model.dtype)],
         "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),

@@ -18,18 +18,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from app.runs import checkpoints
 from app.runs.job import Job
-from erase.edit import Edit
+from app.runs.stored import Stored, stored
 from erase.errors import BadInput, reading
-from erase.files import make_folder, replace, sweep, write_json
-from erase.model import Generator
+from erase.files import lock, make_folder, metadata, replace, sweep, write_json
 from erase.work import Step
+
+if TYPE_CHECKING:  # so that listing runs does not wait for torch
+    from app.runs import checkpoints
+    from erase.edit import Edit
+    from erase.model import Generator
 
 _CLAIMED: set[Path] = set()  # folders whose lock this process has, and in which it has not begun to work
 
@@ -70,22 +73,36 @@ class Run:
             kept, _ = self.checkpoint()
             return kept and {"status": "running", "steps": kept.steps, "seconds": kept.seconds}
 
+    @property
+    def title(self) -> str:
+        """All that is erased in this run: what it erases itself, and what the edits it is stacked on have erased."""
+        before = [metadata(self._ledger(hash), "edit") for hash in self.job.parents]
+        names = [concept["name"] for entry in before for concept in json.loads(entry or "{}")["about"]["concepts"]]
+        return f"{self.job.title}, on top of {', '.join(dict.fromkeys(names))}" if names else self.job.title
+
     def edit(self) -> Edit:
         """The result; BadInput with the next step when the run has none yet."""
+        from erase.edit import Edit
+
         path = self.folder / "edit.safetensors"
         if not path.is_file():
             raise BadInput(
                 f"{self.folder} is {self.status} and holds no edit yet. `studio resume {self.folder}` finishes it."
             )
         edit = Edit.load(path)
-        made = [concept["name"] for concept in edit.about.get("concepts", ()) if isinstance(concept, Mapping)]
+        self._check(edit.about)
+        return edit
+
+    def _check(self, about: Mapping[str, Any]) -> None:
+        """BadInput when an edit is about other concepts than this run's job."""
+        path = self.folder / "edit.safetensors"
+        made = [concept["name"] for concept in about.get("concepts", ()) if isinstance(concept, Mapping)]
         asked = [concept.name for concept in self.job.concepts]
         if made and made[-len(asked) :] != asked:  # of a stacked run the sum is about all that was erased
             raise BadInput(
                 f"{path} says that it erases {', '.join(made)}, but job.json of that run says {', '.join(asked)}. "
                 "One of the two files was changed by hand or belongs to another run; put the right one back."
             )
-        return edit
 
     def parents(self) -> list[Edit]:
         """The edits this one is stacked on, oldest first."""
@@ -96,12 +113,24 @@ class Run:
         edit = self.edit()
         return [self._entry(entry["hash"]) for entry in edit.about.get("parents", ())] or [edit]
 
+    def listed(self) -> Sequence[Stored | Edit]:
+        """The ledger as far as a list needs it: read from the files' headers where these are whole."""
+        path = self.folder / "edit.safetensors"
+        own = stored(path)
+        if own is None:
+            return self.ledger()
+        self._check(own.about)
+        parents = [stored(self._ledger(entry["hash"])) for entry in own.about.get("parents", ())]
+        return self.ledger() if None in parents else [each for each in parents if each is not None] or [own]
+
     def enter(self, edit: Edit) -> None:
         """Write an edit into the ledger."""
         with replace(self._ledger(edit.hash)) as part:
             edit.save(part)
 
     def _entry(self, hash: str) -> Edit:
+        from erase.edit import Edit
+
         path = self._ledger(hash)
         if not path.is_file():
             raise BadInput(f"{self.folder} stands on an edit that its ledger has lost: {path} is missing. Erase again.")
@@ -116,10 +145,14 @@ class Run:
 
     def checkpoint(self) -> tuple[checkpoints.Checkpoint | None, list[str]]:
         """The newest undamaged snapshot, and a sentence for each damaged one."""
+        from app.runs import checkpoints
+
         return checkpoints.newest(self.folder / "state", self.job.hash)
 
     def keep_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Write a snapshot and note in state.json how far it reaches."""
+        from app.runs import checkpoints
+
         checkpoints.save(self.folder / "state", checkpoint, self.job.hash)
         self.note("running", checkpoint.steps, checkpoint.seconds)
 
@@ -172,6 +205,8 @@ class Run:
                 return False
         except Timeout:
             return True
+        except OSError:  # a place where nobody can write, so nobody works there
+            return False
 
 
 class Events:
@@ -233,15 +268,8 @@ def claimed(folder: Path) -> Iterator[None]:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; the system lets go of it even after kill -9."""
     # Somebody who asks for the status holds the lock for a moment.
-    lock = FileLock(folder / ".lock", timeout=0.5)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BadInput(f"{folder} is being worked on by another process. Wait for it, or stop it.") from error
-    try:
+    with lock(folder, timeout=0.5):
         yield
-    finally:
-        lock.release()
 
 
 def _remove(folder: Path) -> None:

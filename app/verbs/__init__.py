@@ -47,5 +47,6 @@ VERBS = {
     "attacks": Verb("listings:attacks", "list the attacks, or explain one with its knobs"),
     "sweep": Verb("sweep:sweep", "run every method of a TOML file on every concept, and rank them"),
     "report": Verb("report:report", "write a run, a sweep, or a folder of runs as one HTML file"),
+    "completion": Verb("completion:completion", "print the script by which a shell completes commands and options"),
     "export": Verb("export:export", "write a RUN's edited model in a format other programs open"),
 }

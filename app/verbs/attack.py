@@ -8,21 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from app.cli.answer import Answer
-from app.cli.options import COUNT, PROBES, SEED, SOURCE, Parser, value
+from app.cli.options import COUNT, PROBES, SEED, SOURCE, Parser, unused, value
 from app.cli.progress import follow
 from app.knobs import add_knobs, given_knobs
 from benchmarks.attacks.registry import ON_GANS, build, every_attack, name_of
 from erase.errors import BadInput, match, plain
-from erase.files import file_name, make_folder, write_text
+from erase.files import file_name, lock, require_writable, write_text
 
 if TYPE_CHECKING:
     from app.models import Source
     from benchmarks.attacks.engine import Attack
     from benchmarks.attacks.run import AttackReport
     from benchmarks.report import Report
+
+
+BATCH = 20  # rows side by side
 
 
 def attack_options(parser: Parser) -> None:
@@ -39,17 +40,19 @@ def attack_options(parser: Parser) -> None:
     parser.add_argument("--suite", default="pocket-canvas-small", metavar="NAME|FILE", help=suites)
     parser.add_argument("--probe", metavar="NAME|DIR", help=PROBES)
     parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="decides every random draw (default: 0)")
-    parser.add_argument("--batch", type=COUNT, default=20, metavar="N", help="rows side by side (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=COUNT, default=BATCH, metavar="N", help="rows side by side (default: %(default)s)"
+    )
     unscored = "leave FID, CLIP, IRA and CRA of a RUN unscored that `studio judge` has not measured"
     parser.add_argument("--no-utility", action="store_true", help=unscored)
     kept = "where pictures and prompts are kept (default: RUN/attacks/…; nowhere for a MODEL)"
     parser.add_argument("--out", metavar="DIR", help=kept)
     name = value(parser.words, "--attack")
     if name:
-        from benchmarks.attacks.registry import attack_kind
+        from benchmarks.attacks.registry import attack_declaration
 
         name = match(name, every_attack(), "attack")
-        add_knobs(parser, name, attack_kind(name))
+        add_knobs(parser, name, attack_declaration(name))
     else:
         parser.epilog = "--budget N and further knobs belong to each attack: `studio attacks NAME` explains them."
 
@@ -85,15 +88,16 @@ def _attack_diffusion(args: argparse.Namespace) -> Answer:
         utility=not args.no_utility,
         job={"typed": args.typed, "source": args.source},
     )
-    edit = what.edit()
+    edit, folder = what.edit(), _folder(args, what, how, label)
+    if folder is not None:
+        require_writable(folder)
     model = loaded(what, args)
     require(model, Denoiser, f"{args.attack} (for a GAN there are {', '.join(ON_GANS)}; it)")
-    folder = _folder(args, what, how, label)
     work = attacked(model, edit, args.concept, how, settings, folder=folder, beside=_judged(what))
     if folder is None:
         report = follow(work, f"attacking {args.concept}")
         return Answer(_document(report, None), _summary(report))
-    with _locked(folder):
+    with lock(folder):
         try:
             report = follow(work, f"attacking {args.concept}")
         except KeyboardInterrupt:
@@ -117,8 +121,7 @@ def _attack_gan(args: argparse.Namespace) -> Answer:
 
     knobs = given_knobs(args)
     how = build_on_gans(args.attack, knobs.pop("budget", None), knobs)
-    if args.prompts is not None:
-        raise BadInput(f"{args.attack} searches a GAN's codes and reads no prompts; leave --prompts out.")
+    unused(args, f"{args.attack} searches a GAN's codes", prompts=None, probe=None, no_utility=False, batch=BATCH)
     settings = GanAttackSettings(
         suite=gan_suite(args.suite if plain(args.suite) in map(plain, gan_suite_names()) else GAN_SUITE),
         count=args.rows,
@@ -126,7 +129,11 @@ def _attack_gan(args: argparse.Namespace) -> Answer:
         job={"typed": args.typed, "source": args.source},
     )
     what = source(args.source)
-    edit, model = what.edit(), loaded(what, args)
+    edit = what.edit()
+    place = Path(args.out) if args.out is not None else what.run.folder if what.run is not None else None
+    if place is not None:
+        require_writable(place)
+    model = loaded(what, args)
     require(model, Gan, args.attack)
     work = attack_gan(model, edit, args.concept, how, settings, beside=_judged(what))
     report = follow(work, f"attacking {args.concept}")
@@ -136,7 +143,6 @@ def _attack_gan(args: argparse.Namespace) -> Answer:
         folder = what.run.folder / "attacks" / file_name(name)
     if folder is None:
         return Answer(report.model_dump(mode="json"), report.table())
-    make_folder(folder)
     write_text(folder / "report.json", report.json_text() + "\n")
     return Answer(report.model_dump(mode="json"), f"{report.table()}\nReport: {folder / 'report.json'}")
 
@@ -151,15 +157,6 @@ def _folder(args: argparse.Namespace, what: Source, how: Attack, label: str) -> 
     asked = [str(how), args.seed, args.rows, args.suite, prompts]
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:6]
     return what.run.folder / "attacks" / f"{name_of(how)}-{file_name(label)}-{how.budget}-{digest}"
-
-
-def _locked(folder: Path) -> Any:
-    """Be the one process that works in this folder."""
-    make_folder(folder)
-    try:
-        return FileLock(folder / ".lock", timeout=0).acquire()
-    except Timeout as error:
-        raise BadInput(f"{folder} is being worked on by another process. Wait for it, or stop it.") from error
 
 
 def _judged(what: Source) -> Report | None:

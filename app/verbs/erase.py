@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from app.cli.progress import duration, follow
 from app.knobs import add_knobs, given_knobs
 from erase.errors import BadInput, match
 from erase.files import size
-from erase.methods.registry import build, method_names
+from erase.methods.registry import FOLDERS, build, method_names
 
 if TYPE_CHECKING:
     from app.models import Loading, Source
@@ -59,6 +60,7 @@ def erase_options(parser: Parser) -> None:
 
 def erase(args: argparse.Namespace) -> Answer:
     """Erase concepts into a RUN folder; the same finished job is opened instead of run again."""
+    from app.concepts import already_erased
     from app.models import loaded, source
     from app.runs.erase import occupied, prepare
     from app.runs.run import claimed
@@ -75,9 +77,11 @@ def erase(args: argparse.Namespace) -> Answer:
         if run is None:
             if args.resume:
                 print(f"There is nothing to resume in {folder}; starting.", file=sys.stderr)
+            for sentence in already_erased(job.concepts, (edit.about for edit in what.ledger())):
+                print(sentence, file=sys.stderr)
             record = {"typed": args.typed, "loading": vars(what.loading(args))}
             run = prepare(folder, job, model, what.ledger(), record)
-        return _summary(run, work_on(run, model, args.save_every, args.previews))
+        return _summary(run, work_on(run, model, args.save_every, args.previews), began=args.began)
 
 
 def resume_options(parser: Parser) -> None:
@@ -93,7 +97,8 @@ def resume(args: argparse.Namespace) -> Answer:
     run = open_run(args.source)
     if run.status == "done":
         return _summary(run, run.edit(), f"{run.folder} is finished; there is nothing to resume.")
-    return _summary(run, work_on(run, load(run.job.model, as_begun(run, args)), args.save_every))
+    require_method(run)
+    return _summary(run, work_on(run, load(run.job.model, as_begun(run, args)), args.save_every), began=args.began)
 
 
 def reproduce_options(parser: Parser) -> None:
@@ -108,6 +113,7 @@ def reproduce(args: argparse.Namespace) -> Answer:
     from app.runs.run import claimed, open_run
 
     run = open_run(args.source)
+    require_method(run)
     before = run.edit()
     if "approximate" in before.about:
         raise BadInput(f"{run.folder} cannot be made again from its job: an edit it was made on has been taken off.")
@@ -138,6 +144,15 @@ def reproduce(args: argparse.Namespace) -> Answer:
     document["error"] = {"kind": "not-reproduced", "message": f"the edits differ by up to {apart:.3g}"}
     why = "\n".join(circumstances) or "Nothing that is recorded differs."
     return Answer(document, f"Not reproduced: the edits differ by up to {apart:.3g}.\n{why}", code=1)
+
+
+def require_method(run: Run) -> None:
+    """BadInput, with the variable that names plug-ins' folders, when the method of a run is not here."""
+    if run.job.method not in method_names():
+        raise BadInput(
+            f"{run.folder} was made by the method {run.job.method!r}, which does not come with the studio. Set "
+            f"{FOLDERS} to the folder of its file, then run the same command again."
+        )
 
 
 def read_job(args: argparse.Namespace, what: Source) -> Job:
@@ -202,7 +217,7 @@ def as_begun(run: Run, args: argparse.Namespace) -> Loading:
     return Loading(args.device, dtype, args.attention_slicing, args.offload, config, args.online)
 
 
-def _summary(run: Run, edit: Edit, first: str | None = None) -> Answer:
+def _summary(run: Run, edit: Edit, first: str | None = None, began: float | None = None) -> Answer:
     state = run.state
     document: dict[str, Any] = {
         "version": 1, "status": state["status"], "run": run.folder, "job": run.job.model_dump(mode="json"),
@@ -210,8 +225,9 @@ def _summary(run: Run, edit: Edit, first: str | None = None) -> Answer:
                  "tensors": len(edit.deltas)},
         "steps": state["steps"], "seconds": state["seconds"], "peak_memory_bytes": state.get("peak_memory_bytes"),
     }  # fmt: skip
+    whole = "" if began is None else f"; with loading and saving {duration(time.monotonic() - began)}"
     lines = [
-        first or f"Erased {run.job.title} in {duration(state['seconds'])}, {state['steps']} steps.",
+        first or f"Erased {run.job.title} in {duration(state['seconds'])}, {state['steps']} steps{whole}.",
         f"The edit changes {len(edit.deltas)} tensors ({size(edit.storage_bytes)}): {run.folder / 'edit.safetensors'}",
         f"Next: studio judge {run.folder}",
     ]

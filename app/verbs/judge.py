@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.cli.answer import Answer
-from app.cli.options import PROBES, SOURCE, Parser, number
+from app.cli.options import PROBES, SOURCE, Parser, number, unused
 from app.cli.progress import follow
 from erase.errors import BadInput, plain
-from erase.files import write_text
+from erase.files import require_writable, write_text
 
 if TYPE_CHECKING:
     from app.models import Source
@@ -45,6 +46,7 @@ def judge(args: argparse.Namespace) -> Answer:
     from app.models import loaded, source
     from benchmarks.judging.distributed import team
     from benchmarks.judging.judge import judge as judged
+    from benchmarks.judging.reference import whole
     from benchmarks.suites.gan_suite import gan_suite
     from benchmarks.suites.suite import load_suite
 
@@ -52,14 +54,21 @@ def judge(args: argparse.Namespace) -> Answer:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     what = source(args.source)
     edit = what.edit()
+    if edit is None:
+        unused(args, f"{args.source} has no edit, and a model alone is drawn once and whole", until=None, data=None)
+    if what.run is not None:
+        require_writable(what.run.folder)
     faces = _faces(args.suite, what.base)
     suite = (
         None
         if faces
         else load_suite(args.suite or (MODEL_SUITE if edit is None else RUN_SUITE), probe=args.probe, data=args.data)
     )
+    if suite is not None and suite.data is not None:
+        whole(Path(suite.data), suite)
     model = loaded(what, args)
     if hasattr(model, "synthesis"):
+        unused(args, f"{model.name} is a GAN, which its own suite reads", probe=None, data=None, until=None)
         return _judge_gan(what, model, edit, faces or gan_suite(args.suite or GAN_SUITE))
     if suite is None:
         raise BadInput(f"Suite {args.suite} is for GANs and {model.name} is none; try --suite {RUN_SUITE}.")

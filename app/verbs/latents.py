@@ -10,7 +10,7 @@ from app.cli.answer import Answer
 from app.cli.options import Parser
 from app.cli.progress import follow
 from app.queue.paths import latent_picture
-from erase.files import require_space, write_json
+from erase.files import require_space, require_writable, write_json
 
 
 def latents_options(parser: Parser) -> None:
@@ -29,6 +29,7 @@ def latents(args: argparse.Namespace) -> Answer:
     seeds, out = read_seeds(args.seeds), Path(args.out)
     what = source(args.source)
     edit = what.edit()
+    require_writable(out)
     model = loaded(what, args)
     require(model, Gan, "latents")
     name = model.fingerprint[:12] if edit is None else f"{model.fingerprint[:12]}-{edit.hash[:12]}"

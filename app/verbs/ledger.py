@@ -16,6 +16,7 @@ from erase.methods.registry import method
 if TYPE_CHECKING:
     from app.runs.job import Job
     from app.runs.run import Run
+    from app.runs.stored import Stored
     from erase.edit import Edit
 
 SHORTEST_HASH = 6  # digits of a hash that are taken for one
@@ -32,12 +33,13 @@ def ledger(args: argparse.Namespace) -> Answer:
     from app.runs.run import open_run
 
     run = open_run(args.source)
-    edits = run.ledger()
     if args.without is None:
         if args.out is not None:
             raise BadInput("--out is for the run without an edit; say which one with --without NAME, HASH or NUMBER.")
+        edits = run.listed()
         document = {"version": 1, "status": "done", "run": run.folder, "edits": _entries(edits)}
         return Answer(document, _listed(edits))
+    edits = run.ledger()
     if args.out is None:
         raise BadInput("Where to? Add --out RUN for the run without that edit.")
     gone = found(edits, args.without)
@@ -158,17 +160,17 @@ def _job(run: Run, edit: Edit, parents: Sequence[Edit] = ()) -> Job:
     )
 
 
-def _entries(edits: Sequence[Edit]) -> list[dict[str, Any]]:
+def _entries(edits: Sequence[Edit | Stored]) -> list[dict[str, Any]]:
     return [_entry(place, edit) for place, edit in enumerate(edits)]
 
 
-def _entry(place: int, edit: Edit) -> dict[str, Any]:
+def _entry(place: int, edit: Edit | Stored) -> dict[str, Any]:
     names = [concept["name"] for concept in edit.about["concepts"]]
     entry = {"number": place + 1, "concepts": names, "method": edit.about["method"], "hash": edit.hash, "strength": 1.0}
     return entry | ({"approximate": edit.about["approximate"]} if "approximate" in edit.about else {})
 
 
-def _listed(edits: Sequence[Edit]) -> str:
+def _listed(edits: Sequence[Edit | Stored]) -> str:
     rows = [
         (entry["number"], ", ".join(entry["concepts"]), entry["method"], entry["hash"][:12], f"{entry['strength']:g}")
         for entry in _entries(edits)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.cli.answer import Answer, table
+from app.cli.answer import Answer, fitted
 from app.cli.options import Parser
 from erase.errors import BadInput, match
 
@@ -50,7 +50,7 @@ def models(args: argparse.Namespace) -> Answer:
         listed.append({"name": name, "about": about, "path": path, "present": present(path)})
     rows = [(model["name"], "ready" if model["present"] else "missing", model["about"]) for model in listed]
     note = "Also: a local pipeline folder, a .safetensors checkpoint, or a hub id with --online."
-    return Answer({"version": 1, "models": listed}, f"{table(('model', 'state', 'what it is'), rows)}\n{note}")
+    return Answer({"version": 1, "models": listed}, f"{fitted(('model', 'state', 'what it is'), rows)}\n{note}")
 
 
 def methods_options(parser: Parser) -> None:
@@ -75,7 +75,7 @@ def methods(args: argparse.Namespace) -> Answer:
         (method["name"], NEEDS.get(method["needs"], method["needs"]), method["about"], method["paper"])
         for method in listed
     ]
-    text = table(("method", "needs", "what it does", "paper"), rows)
+    text = fitted(("method", "needs", "what it does", "paper"), rows)
     return Answer({"version": 1, "methods": listed}, f"{text}\n`studio methods NAME` explains the knobs of one.")
 
 
@@ -86,15 +86,15 @@ def attacks_options(parser: Parser) -> None:
 def attacks(args: argparse.Namespace) -> Answer:
     """All attacks in a line each, or one with its knobs."""
     from app.knobs import described, in_short
-    from benchmarks.attacks.registry import attack_kind, every_attack
+    from benchmarks.attacks.registry import attack_declaration, every_attack
 
     if args.name:
         name = match(args.name, every_attack(), "attack")
-        document, text = described(name, attack_kind(name))
+        document, text = described(name, attack_declaration(name))
         return Answer({"version": 1, **document}, text)
-    listed = [in_short(name, attack_kind(name)) for name in every_attack()]
+    listed = [in_short(name, attack_declaration(name)) for name in every_attack()]
     rows = [(attack["name"], attack["about"], attack["paper"]) for attack in listed]
-    text = table(("attack", "what it does", "paper"), rows)
+    text = fitted(("attack", "what it does", "paper"), rows)
     return Answer({"version": 1, "attacks": listed}, f"{text}\n`studio attacks NAME` explains the knobs of one.")
 
 
@@ -103,20 +103,16 @@ def metrics(args: argparse.Namespace) -> Answer:
     listed = [{"name": name, "better": better, "about": about} for name, better, about in METRICS]
     arrows = {"high": "↑ higher", "low": "↓ lower"}
     rows = [(name, arrows[better], about) for name, better, about in METRICS]
-    return Answer({"version": 1, "metrics": listed}, table(("metric", "better", "meaning"), rows))
+    return Answer({"version": 1, "metrics": listed}, fitted(("metric", "better", "meaning"), rows))
 
 
 def suites(args: argparse.Namespace) -> Answer:
     """The bundled suites with their size."""
-    from benchmarks.suites.suite import load_suite, suite_names
+    from benchmarks.suites.listing import suite_lines
 
-    found = [load_suite(name) for name in suite_names()]
-    listed = [
-        {"name": one.name, "version": one.version, "about": one.about, "styles": one.styles, "objects": one.objects}
-        for one in found
-    ]
-    rows = [(one.name, len(one.styles), len(one.objects), one.about) for one in found]
-    text = table(("suite", "styles", "objects", "what is drawn"), rows)
+    listed = suite_lines()
+    rows = [(one["name"], len(one["styles"]), len(one["objects"]), one["about"]) for one in listed]
+    text = fitted(("suite", "styles", "objects", "what is drawn"), rows)
     return Answer({"version": 1, "suites": listed}, f"{text}\n--suite also takes the path of a TOML file of your own.")
 
 
@@ -125,7 +121,7 @@ def _listed_run(run: Run) -> dict[str, Any]:
     try:
         scores, state = (run.report() or {}).get("scores", {}), run.state
         return {
-            "run": run.folder, "status": state["status"], "title": run.job.title, "model": run.job.model,
+            "run": run.folder, "status": state["status"], "title": run.title, "model": run.job.model,
             "steps": state["steps"], "seconds": state["seconds"],
             "scores": {name: scores[name]["value"] for name in ("UA", "IRA", "CRA") if name in scores},
         }  # fmt: skip
@@ -163,8 +159,8 @@ def runs(args: argparse.Namespace) -> Answer:
          ", ".join(f"{name} {value:.0%}" for name, value in run["scores"].items() if value is not None))
         for run in listed
     ]  # fmt: skip
-    text = table(("run", "status", "erased", "from", "scores"), rows) if rows else f"No runs below {root.resolve()}."
+    text = fitted(("run", "status", "erased", "from", "scores"), rows) if rows else f"No runs below {root.resolve()}."
     if unfinished := [task for task in tasks if task["status"] not in queue.OVER]:
         queued = [(task["run"], task["status"], f"{task['kind']}: {task['title']}") for task in unfinished]
-        text += "\n\n" + table(("in the queue", "status", "what"), queued)
+        text += "\n\n" + fitted(("in the queue", "status", "what"), queued)
     return Answer({"version": 1, "runs": listed, "tasks": tasks}, text)

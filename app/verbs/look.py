@@ -12,7 +12,7 @@ from app.cli.answer import Answer
 from app.cli.options import Parser
 from app.cli.progress import follow
 from erase.errors import BadInput
-from erase.files import write_json
+from erase.files import require_writable, write_json
 
 if TYPE_CHECKING:
     from benchmarks.pages.strengths import Looked
@@ -57,6 +57,8 @@ def look(args: argparse.Namespace) -> Answer:
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     folder = what.run.folder / "look" / name
     if not (folder / "index.json").is_file():
+        require_writable(folder)
+        suite = load_suite(args.suite)
         model = loaded(what, args)
         if hasattr(model, "synthesis"):
             if prompts:
@@ -64,7 +66,7 @@ def look(args: argparse.Namespace) -> Answer:
             work = look_gan(model, edit, gan_suite(GAN_SUITE), seeds=seeds if args.seeds else (), strengths=strengths)
         else:
             require(model, Denoiser, "look")
-            work = looked(model, edit, load_suite(args.suite), prompts=prompts, seeds=seeds, strengths=strengths)
+            work = looked(model, edit, suite, prompts=prompts, seeds=seeds, strengths=strengths)
         seen = follow(work, f"drawing {what.run.job.title}")
         write_json(folder / "index.json", {"version": 1, **asked, **_kept(seen, folder)})
     document = {"version": 1, "status": "done", "run": what.run.folder, "look": folder / "index.json"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli.answer import Answer
 from app.cli.options import Parser
 from erase.errors import BadInput
-from erase.files import size, write_text
+from erase.files import require_writable, size, write_text
 
 if TYPE_CHECKING:
     from app.runs.run import Run
@@ -33,6 +33,7 @@ def report(args: argparse.Namespace) -> Answer:
         raise BadInput(f"--out {out} should end in .html.")
     if not folder.is_dir():
         raise BadInput(f"There is no folder {folder}. `studio runs` lists the runs below a folder.")
+    require_writable(out.parent)
     if is_run(folder):
         page, what = _of_run(open_run(folder)), "run"
     elif (folder / "leaderboard.json").is_file():

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.answer import Answer
-from app.cli.options import SOURCE, STRENGTH, Parser, number
+from app.cli.options import SOURCE, STRENGTH, Parser, number, unused
 from app.cli.progress import follow
 from erase.errors import BadInput
-from erase.files import make_folder, require_space
+from erase.files import make_folder, require_space, require_writable
 
 SEEDS = "0:4"
 MOST = 10_000  # seeds of one command
@@ -38,7 +38,7 @@ def sample_options(parser: Parser) -> None:
 def sample(args: argparse.Namespace) -> Answer:
     """Draw every prompt with every seed and write the sheet."""
     from app.models import loaded, source
-    from app.runs.pictures import save_picture
+    from benchmarks.pictures.sheet import sheet
     from erase.model import Shot
 
     seeds, prompts = read_seeds(args.seeds or SEEDS), args.prompt or [""]
@@ -52,9 +52,12 @@ def sample(args: argparse.Namespace) -> Answer:
     if not args.prompt and not args.seeds:
         raise BadInput("What is to be drawn? Add --prompt TEXT, for example --prompt 'A Cats image in Van Gogh style.'")
     make_folder(out.parent)
+    require_writable(out.parent)
     require_space(out.parent, 0, "the picture")
     strength = 1.0 if args.strength is None else args.strength
     model = loaded(what, args)
+    if hasattr(model, "synthesis"):
+        unused(args, f"{model.name} is a GAN and draws in one pass", prompt=None, steps=None, guidance=None)
     for sentence in cut(model, prompts):
         print(sentence, file=sys.stderr)
     shots = [Shot(seed, prompt) for prompt in prompts for seed in seeds]
@@ -62,7 +65,7 @@ def sample(args: argparse.Namespace) -> Answer:
         images = follow(model.sample(shots, steps=args.steps, guidance=args.guidance), "drawing")
     applied = {} if edit is None else {"edit": edit.hash, "strength": str(strength)}
     facts = {"model": model.name, "prompts": "\n".join(prompts), "seeds": " ".join(map(str, seeds)), **applied}
-    save_picture(images, out, columns=len(seeds), about=facts)
+    sheet(images, out, prompts, seeds, facts)
     document = {"version": 1, "status": "done", "picture": out, "prompts": prompts, "seeds": seeds, **applied}
     return Answer(document, f"{len(images)} images, one row per prompt and one column per seed: {out}")
 

@@ -8,7 +8,7 @@ from app.cli.answer import Answer
 from app.cli.options import COUNT, Parser
 from app.cli.progress import follow
 from erase.errors import BadInput
-from erase.files import write_json
+from erase.files import require_writable, write_json
 
 
 def strength_options(parser: Parser) -> None:
@@ -28,6 +28,7 @@ def strength(args: argparse.Namespace) -> Answer:
     edit = what.edit()
     if what.run is None or edit is None:
         raise BadInput(f"{args.source} is not a run: a strength belongs to an edit. `studio erase` makes one.")
+    require_writable(what.run.folder)
     model = loaded(what, args)
     found = follow(searched(model, edit, suite, shots=args.shots), f"strength of {what.run.job.title}")
     document = {"version": 1, "edit": edit.hash, **found.model_dump(mode="json")}

@@ -9,13 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from app.cli.answer import Answer
 from app.cli.options import COUNT, Parser
 from app.cli.progress import duration
 from erase.errors import BadInput
-from erase.files import make_folder, write_json, write_text
+from erase.files import lock, write_json, write_text
 
 if TYPE_CHECKING:
     from app.sweeps.cells import Task
@@ -41,14 +39,35 @@ def sweep(args: argparse.Namespace) -> Answer:
     path, out = Path(args.file), Path(args.out)
     plan = read_sweep(path)
     wanted = cells(plan)
-    make_folder(out)
-    with _held(out):
+    _check(plan, wanted, out)
+    with lock(out):
         write_text(out / "sweep.toml", path.read_text(encoding="utf-8"))
         _run(args, plan, wanted, out.resolve())
         board, costs = collected(plan, wanted, out)
         write_text(out / "leaderboard.json", board.model_dump_json(indent=1) + "\n")
         write_json(out / "costs.json", {"version": 1, "costs": costs})
     return _told(board, costs, out)
+
+
+def _check(plan: Sweep, wanted: Sequence[Cell], out: Path) -> None:
+    """BadInput for what a cell's own commands would refuse, before the first picture is drawn."""
+    from app.cli.parser import parse
+    from app.models import source
+    from app.sweeps.cells import chain
+    from app.verbs.erase import read_job
+    from benchmarks.judging.reference import whole
+    from benchmarks.probes.open_probe import probe_of
+
+    for suite in plan.canvases():
+        probe_of(suite)
+        if suite.data is not None:
+            whole(Path(suite.data), suite)
+    what = source(plan.model.path)
+    chains = [chain(plan, cell, out) for cell in wanted]
+    for each in chains:
+        read_job(parse(each.erase), what)
+    for _, words in chains[0].then:  # the same for every cell but for its folder
+        parse(words)
 
 
 def collected(plan: Sweep, wanted: Sequence[Cell], out: Path) -> tuple[Leaderboard, list[dict[str, Any]]]:
@@ -142,11 +161,3 @@ def _told(board: Leaderboard, costs: Sequence[dict[str, Any]], out: Path) -> Ans
         document["error"] = {"kind": "some-jobs-failed", "message": message}
         lines.append(message)
     return Answer(document, "\n".join(lines), code=1 if unmade else 0)
-
-
-def _held(out: Path) -> Any:
-    """Be the one process that runs the sweep of this folder."""
-    try:
-        return FileLock(out / ".lock", timeout=0).acquire()
-    except Timeout as error:
-        raise BadInput(f"{out} is being worked on by another sweep. Wait for it, or stop it.") from error

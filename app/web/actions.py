@@ -17,22 +17,28 @@ from typing import Any
 
 import generators
 from app.cli.parser import parse
+from app.knobs import given_knobs
 from app.models import source as opened
 from app.queue import paths, queue
 from app.queue.queue import Task
 from app.runs.job import Job
 from app.runs.run import Run, is_run, open_run
 from app.verbs.erase import read_job
+from app.verbs.sample import read_seeds
 from app.web import forms, gallery, labels
+from benchmarks.attacks.registry import ON_GANS, every_attack
+from benchmarks.attacks.registry import build as build_attack
 from erase.concept import in_short
-from erase.errors import BadInput, match
+from erase.errors import BadInput, match, nearest, plain
 from erase.files import replace, write_json
 from generators.checkpoints.tensors import header
-from generators.loading import GAN_FILES
+from generators.loading import DCGAN, GAN_FILES, PICKLES
 
 SINGLE = {"single-file": "model.safetensors", "edit": "edit.safetensors"}  # formats that are one file
 METHOD = "uce"  # what erases unless another method is chosen
 ROWS = 20  # prompts of an attack
+MOST_ROWS, MOST_SEEDS = 1000, 100  # beyond these a page would wait for hours; a terminal takes more
+HEADS = ("model_index.json", "job.json", "*.safetensors", "*/*.safetensors")  # of folders of models and runs
 MARKED_BY = "adapt-unlearn"  # the method that learns from marks
 PREVIEWS = "5"  # seconds between two previews of a run in progress
 
@@ -71,6 +77,8 @@ def _erase_words(asked: Erasure) -> list[str]:
     concepts, kept = lines(asked.concept), lines(asked.keep or ())
     if not concepts:
         raise BadInput("What is to be erased? Type a concept, for example Van Gogh.")
+    if not forms.text(asked.model):
+        raise BadInput("From which model? Choose one, for example pocket-sd.")
     words = ["erase", source(asked.model)]
     words += [word for name in concepts for word in ("--concept", name)]
     words += ["--kind", asked.kind] if asked.kind else []
@@ -99,7 +107,7 @@ def draw_latents(model: str, first: int = 0) -> Task:
     """Draw a page of a GAN's latents, to be marked. Answers with the task."""
     if family(model) != "gan":
         raise BadInput(f"{model} is not a GAN, so it has no latents to mark. Choose pocket-gan, or a GAN's file.")
-    start, out = max(forms.number(first, "The first seed"), 0), gallery.folder(model)
+    start, out = forms.number(0 if first is None else first, "The first seed", 0, 2**62), gallery.folder(model)
     words = ["latents", source(model), "--seeds", f"{start}:{start + gallery.COUNT}", "--out", str(out)]
     parse(words)
     return queue.submit("latents", f"latents of {Path(model).stem}", out, [words])
@@ -107,7 +115,7 @@ def draw_latents(model: str, first: int = 0) -> Task:
 
 def family(model: str) -> str:
     """gan or denoiser: what a model is, as far as its name and files tell without loading it."""
-    base = opened(source(model)).base if model.strip() else ""
+    base = opened(source(model)).base if forms.text(model) else ""
     path = Path(base)
     if base in generators.BUNDLED:
         return "gan" if base.endswith("-gan") else "denoiser"
@@ -134,10 +142,13 @@ def adopt(path: str) -> Run:
 
 def look(run: str, prompt: str = "", seeds: str = "") -> Task:
     """Draw the rows of a run, or a prompt or seeds of your own, at every strength. Answers with the task."""
-    found = finished(run)
+    found, prompt, seeds = finished(run), forms.text(prompt), forms.text(seeds)
     words = ["look", str(found.folder)]
-    words += ["--prompt", prompt] if prompt.strip() else []
-    words += ["--seeds", seeds] if seeds.strip() else []
+    words += ["--prompt", prompt] if prompt else []
+    if seeds:
+        if (count := len(read_seeds(seeds))) > MOST_SEEDS:
+            raise BadInput(f"{count:,} seeds at seven strengths take too long for a page; give at most {MOST_SEEDS}.")
+        words += ["--seeds", seeds]
     parse(words)
     return queue.submit("look", f"pictures of {found.job.title}", found.folder, [words])
 
@@ -156,11 +167,13 @@ def strength(run: str) -> Task:
 
 def attack(run: str, name: str, concept: str = "", budget: str = "", rows: int = ROWS) -> Task:
     """Attack a concept of a run, by default the first it erased. Answers with the task."""
-    found = finished(run)
-    words = ["attack", str(found.folder), "--concept", concept.strip() or found.job.concepts[0].name, "--attack", name]
-    words += ["--rows", str(forms.number(rows, "The number of prompts"))]
-    words += ["--budget", str(forms.number(budget, "The budget"))] if budget.strip() else []
-    parse(words)
+    found, concept, budget = finished(run), forms.text(concept), forms.text(budget)
+    words = ["attack", str(found.folder), "--concept", concept or found.job.concepts[0].name, "--attack", name]
+    words += ["--rows", str(forms.number(rows, "The number of prompts", 1, MOST_ROWS))]
+    words += ["--budget", str(forms.number(budget, "The budget", 1))] if budget else []
+    given = given_knobs(parse(words))
+    if match(name, every_attack(), "attack") not in ON_GANS:
+        build_attack(name, given.pop("budget", None), given)
     return queue.submit("attack", f"{name} on {found.job.title}", found.folder, [words])
 
 
@@ -169,22 +182,28 @@ def export(run: str, form: str, strength: float = 1.0, dtype: str = "", size: fl
 
     `size` in megabytes is for the formats that come thinner; without it they miss what their format allows.
     """
-    from generators.export.format import FORMS
+    from generators.export.export import asked_of
+    from generators.export.format import FORMS, refusal
 
     found = finished(run)
     name = match(form, FORMS, "export format")
     words = ["export", str(found.folder), "--as", name, "--out", str(exported(found, name)), "--force"]
-    words += ["--strength", f"{float(strength):g}"]
+    words += ["--strength", f"{1.0 if strength is None else float(strength):g}"]
     words += ["--dtype", dtype] if dtype else []
     words += ["--size", f"{size}"] if size else []  # an empty number is nought on the page
-    parse(words)
+    args = parse(words)
+    asked = asked_of(name, args.strength, args.save_dtype, args.variant, args.error, args.rank, args.size)
+    if (why := refusal(name, found.edit(), asked)) is not None:
+        raise BadInput(why)
     return queue.submit("export", f"{name} of {found.job.title}", found.folder, [words])
 
 
 def take_off(run: str, number: int) -> Task:
     """Take one edit off. Answers with the new run, which has all other edits of this one."""
     found = finished(run)
-    place = forms.number(number, "The edit to take off")
+    place = forms.number(number, "The edit to take off", 1)
+    if (count := len(found.ledger())) < max(place, 2):
+        raise BadInput(f"The ledger of this run has {count} of at least {max(place, 2)} edits; choose another number.")
     folder = paths.runs() / f"{found.folder.name[:100]}-without-{place}"
     words = ["ledger", str(found.folder), "--without", str(place), "--out", str(folder)]
     return queue.submit("ledger", f"{found.job.title} without edit {place}", folder, [words, ["look", str(folder)]])
@@ -294,12 +313,26 @@ def exported(run: Run, form: str) -> Path:
 
 def source(model: str) -> str:
     """A model as a command line takes it: a run by its name, and whatever a path may be whole."""
-    name = model.strip()
+    name = forms.text(model)
     if paths.NAME.fullmatch(name) and is_run(paths.run_folder(name)):
         return str(paths.run_folder(name))
     if name.startswith("-"):
         raise BadInput(f"{name!r} is not a model. `studio models` lists those that come with the studio.")
-    return str(Path(name).expanduser().resolve()) if Path(name).expanduser().exists() else name
+    path = Path(name).expanduser()
+    if not path.exists():
+        if _bundled(name) is None and name.count("/") != 1:
+            raise nearest(name, generators.BUNDLED, "model")
+        return name
+    if path.is_file() and path.suffix not in (*GAN_FILES, *PICKLES, ".tar"):
+        raise BadInput(f"{path} is not a file of weights. Give a pipeline folder, a run, or a .safetensors file.")
+    if path.is_dir() and not any(any(path.glob(name)) for name in HEADS):
+        raise BadInput(f"{path} holds neither a model nor a run: there is none of {', '.join(HEADS)} in it.")
+    return str(path.resolve())
+
+
+def _bundled(name: str) -> str | None:
+    """The bundled model that a name spells, if it spells one."""
+    return next((known for known in (*generators.BUNDLED, DCGAN) if plain(known) == plain(name)), None)
 
 
 def finished(run: str) -> Run:
@@ -312,9 +345,9 @@ def finished(run: str) -> Run:
     return found
 
 
-def lines(text: str | Sequence[str]) -> list[str]:
+def lines(text: str | Sequence[str] | None) -> list[str]:
     """One name a line, without empty ones; a comma is part of a name, as it is at the command line."""
-    parts = text.splitlines() if isinstance(text, str) else text
+    parts = text.splitlines() if isinstance(text, str) else text or ()
     return [part.strip() for part in parts if part.strip()]
 
 

@@ -73,9 +73,20 @@ def _field(knob: Knob, value: Any) -> Field:
     return Field(knob.name, knob.name.replace("_", " "), kind, value, low, high, knob.choices, knob.help)
 
 
-def number(text: str | int, what: str) -> int:
-    """A whole number that was typed; BadInput otherwise."""
+def number(text: str | int | None, what: str, low: int = 0, high: int | None = None) -> int:
+    """A whole number that was typed; BadInput for an empty field, anything else, and one out of bounds."""
+    if text is None or not str(text).strip():
+        raise BadInput(f"{what} is empty; type a whole number.")
     try:
-        return int(str(text).strip())
+        found = int(str(text).strip())
     except ValueError:
         raise BadInput(f"{what} takes a whole number; {text!r} is none.") from None
+    if found < low or (high is not None and found > high):
+        bounds = f"from {low:,} on" if high is None else f"from {low:,} to {high:,}"
+        raise BadInput(f"{what} takes a whole number {bounds}; {found:,} is not valid here.")
+    return found
+
+
+def text(value: object) -> str:
+    """What a field holds as text; an empty one holds nothing."""
+    return "" if value is None else str(value).strip()

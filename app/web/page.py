@@ -60,9 +60,11 @@ def page() -> gr.Blocks:
             gr.HTML(f"<header><h1>{TITLE}</h1><p>{MOTTO}</p></header>")
             status = gr.HTML(queue_view.header(), elem_id="standing")
         task = gr.State("")
+        # Custom values: a run that is only just beginning is chosen before it has a folder.
         run = gr.Dropdown(
-            run_list(), label="Run", elem_id="run", info="What Before / after, Attack, Ledger and Export show"
-        )
+            run_list(), label="Run", elem_id="run", allow_custom_value=True,
+            info="What Before / after, Attack, Ledger and Export show",
+        )  # fmt: skip
         views = _tabs(task, run)
         with gr.Accordion("Queue and history", open=True):
             button = (HERE / "queue.js").read_text(encoding="utf-8")
@@ -115,7 +117,7 @@ def _follow_task(task: gr.State, run: gr.Dropdown, views: Views, always: list[An
 
 def _follow_run(run: gr.Dropdown, views: Views) -> None:
     """Another run, or another tab: show what there is now."""
-    run.focus(lambda: gr.Dropdown(run_list()), None, run, **QUIET)
+    run.focus(lambda name: gr.Dropdown(run_list(name or "")), run, run, **QUIET)
     run.change(None, run, None, js=REMEMBER)
     run.change(report_errors(_results), run, views.of_run, **QUIET)
     for name, view, shown in (
@@ -152,5 +154,5 @@ def _status(task: str) -> tuple[str, str, str]:
 
 def _results(run: str) -> list[Any]:
     """What the tabs show of a run, in the order of `Views.of_run`."""
-    edited = run if task_view.has_edit(run) else ""
-    return [*tabs.looked(run), run_view.attacks(run or ""), run_view.ledger(edited), run_view.formats(edited)]
+    run = run or ""
+    return [*tabs.looked(run), run_view.attacks(run), run_view.ledger(run), run_view.formats(run)]

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from app.queue import paths
+from app.runs.run import is_run, open_run
 from app.web.actions import exported, finished
 from app.web.templates import SIDE, render
 from benchmarks.report import Report, shown
@@ -26,28 +27,30 @@ STATEMENT = (
 
 def before_after(run: str, strength: float = 1.0) -> str:
     """The rows of a run's newest pictures: each shot unedited and at the strength nearest to the one asked for."""
-    newest = _newest_pictures(run)
-    if newest is None:
+    sets = _newest_pictures(run)
+    if not sets:
         return render("run_view.no_pictures")
-    folder, index = newest
-    nearest = _nearest(index["strengths"], strength)
-    numbers = iter(range(sum(len(row["cells"]) for row in index["rows"])))
     rows, kept, spoilt = [], 0, 0
-    for row in index["rows"]:
-        shots = [_shot(folder, index["verdicts"], nearest, cell, next(numbers)) for cell in row["cells"]]
-        if not row["gone"]:
-            after = [shot["sides"][1]["good"] for shot in shots]
-            kept, spoilt = kept + sum(good is not None for good in after), spoilt + after.count(False)
-        rows.append({"heading": row["heading"], "hint": row["hint"], "shots": shots})
-    return render("run_view.before_after", rows, nearest, index["probe"], spoilt, kept)
+    nearest = _nearest(sets[0][1]["strengths"], strength)
+    for folder, index in sets:
+        at = _nearest(index["strengths"], strength)
+        numbers = iter(range(sum(len(row["cells"]) for row in index["rows"])))
+        for row in index["rows"]:
+            shots = [_shot(folder, index["verdicts"], at, cell, next(numbers)) for cell in row["cells"]]
+            if not row["gone"]:
+                after = [shot["sides"][1]["good"] for shot in shots]
+                kept, spoilt = kept + sum(good is not None for good in after), spoilt + after.count(False)
+            own = {"heading": "Your own", "hint": ""} if _own(index) else row
+            rows.append({"heading": own["heading"], "hint": own["hint"], "shots": shots})
+    return render("run_view.before_after", rows, nearest, sets[0][1]["probe"], spoilt, kept)
 
 
 def slider_pair(run: str, strength: float = 1.0, cell: int = 0) -> tuple[Image.Image, Image.Image] | None:
     """One shot before and after, for laying one over the other."""
-    newest = _newest_pictures(run)
-    if newest is None:
+    sets = _newest_pictures(run)
+    if not sets:
         return None
-    folder, index = newest
+    folder, index = sets[0]
     before, after = (
         Image.open(_shot_file(folder, at, cell)).convert("RGB") for at in (0.0, _nearest(index["strengths"], strength))
     )
@@ -85,6 +88,8 @@ def attacks(run: str) -> str:
 
 def ledger(run: str) -> str:
     """The edits stacked in a run, oldest first."""
+    if (waiting := _unfinished(run)) is not None:
+        return waiting
     edits = finished(run).ledger() if run else []
     rows = [
         (str(number), ", ".join(concept["name"] for concept in edit.about["concepts"]), edit.about["method"],
@@ -96,7 +101,17 @@ def ledger(run: str) -> str:
 
 def formats(run: str) -> str:
     """Every export format with what it is, who opens it, and whether this run can be exported in it."""
+    if (waiting := _unfinished(run)) is not None:
+        return waiting
     return render("run_view.formats", list(_format_rows(run)) if run else [], STATEMENT)
+
+
+def _unfinished(run: str) -> str | None:
+    """What stands in place of a run's edits while it has none; None when it has one, or there is no run."""
+    if not run or (paths.run_folder(run) / "edit.safetensors").is_file():
+        return None
+    folder = paths.run_folder(run)
+    return render("run_view.unfinished", open_run(folder).status if is_run(folder) else "not begun")
 
 
 def card(run: str, form: str) -> str:
@@ -112,12 +127,19 @@ def card(run: str, form: str) -> str:
     return escape(body.split("\n---\n", 1)[-1] if body.startswith("---\n") else body, quote=False).replace("&gt;", ">")
 
 
-def _newest_pictures(run: str) -> tuple[Path, dict[str, Any]] | None:
-    """The newest pictures of a run: their folder and index."""
+def _newest_pictures(run: str) -> list[tuple[Path, dict[str, Any]]]:
+    """The folder and index of a run's newest standard rows, then of the newest prompts or seeds of somebody's own."""
     if not run:
-        return None
+        return []
     known = sorted((paths.run_folder(run) / "look").glob("*/index.json"), key=lambda path: path.stat().st_mtime)
-    return (known[-1].parent, json.loads(known[-1].read_text(encoding="utf-8"))) if known else None
+    found = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in known]
+    newest = {_own(index): (folder, index) for folder, index in found}
+    return [newest[own] for own in (False, True) if own in newest]
+
+
+def _own(index: Mapping[str, Any]) -> bool:
+    """Whether pictures are of prompts or seeds that somebody asked for."""
+    return bool(index.get("prompts") or index.get("seeds"))
 
 
 def _nearest(strengths: Sequence[float], strength: float) -> float:
@@ -135,6 +157,7 @@ def _shot(
         {"when": when, "path": _shot_file(folder, at, number), **verdicts[f"{at:g}"][number]}
         for when, at in (("before", 0.0), ("after", strength))
     ]
+    sides[0]["good"] = None  # nothing has been asked of the unedited model
     return {"prompt": cell["prompt"], "seed": cell["seed"], "sides": sides}
 
 

@@ -88,6 +88,9 @@ def erase(task: gr.State, run: gr.Dropdown) -> gr.HTML:
                 discarding = gr.Button("Cancel, discard", size="sm", min_width=110)
                 going_on = gr.Button("Resume", size="sm", min_width=90)
                 ending = gr.Button("Force stop", size="sm", min_width=90)
+            with gr.Accordion("The same in a terminal", open=False, elem_id="terminal"):
+                typed = gr.Code(language="shell", interactive=False, show_label=False, wrap_lines=True)
+    task.change(task_view.terminal, task, typed, **QUIET)
 
     model.change(report_errors(_of_family), model, method, **QUIET)
     method.change(lambda name, m: (_card(name, m), gr.Dropdown(forms.presets(name), value=forms.OWN), {}),
@@ -179,7 +182,7 @@ def mark(task: gr.State, run: gr.Dropdown, all_tabs: gr.Tabs) -> tuple[list[Any]
     gr.on([model.change, concept.change, first.change], shown, place, [pictures, counted], **QUIET)
     preset.change(report_errors(_preset), [method, preset], values, **QUIET, **FORM)
     draw.click(report_errors(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **HIDDEN)
-    later.click(lambda at: at + gallery.COUNT, first, first, **QUIET).then(
+    later.click(lambda at: (at or 0) + gallery.COUNT, first, first, **QUIET).then(
         report_errors(lambda *asked: actions.draw_latents(*asked).id), [model, first], task, **QUIET
     )
     begin = report_errors(lambda *asked: _begun(actions.erase_marked(*asked)))
@@ -247,8 +250,8 @@ def export(task: gr.State, run: gr.Dropdown) -> gr.HTML:
 
 
 def run_list(also: str = "") -> list[tuple[str, str]]:
-    """The runs for a list, with one that is only just beginning."""
-    known = task_view.run_names()
+    """The runs for a list, those that wait or have only just begun among them; `also` is never missing."""
+    known = [*task_view.coming(), *task_view.run_names()]
     return known if also in ("", *(name for _, name in known)) else [(also, also), *known]
 
 
@@ -266,7 +269,8 @@ def _settings(method: gr.Radio | gr.State, preset: gr.Dropdown, values: gr.State
     with gr.Accordion("Settings of the method", open=False, elem_id=name):
         gr.Markdown("Every field is read from the method itself; an empty one is left to the method.")
 
-        @gr.render(inputs=[method, preset])
+        # One at a time: two renders of one visitor's page at once would change one another's components.
+        @gr.render(inputs=[method, preset], concurrency_limit=1, concurrency_id="render")
         def fields(name: str, chosen: str) -> None:
             with gr.Row():
                 for field in forms.fields(name, chosen):

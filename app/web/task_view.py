@@ -30,6 +30,12 @@ def run_names() -> list[tuple[str, str]]:
     return [(_called(run), run.folder.name) for run in runs]
 
 
+def coming() -> list[tuple[str, str]]:
+    """Runs that were asked for and have no folder yet, newest first, as `run_names` has them."""
+    waiting = [task for task in queue.tasks() if task.kind == "erase" and task.status not in queue.OVER]
+    return [(f"{task.title} · {task.status}", task.run.name) for task in reversed(waiting) if not is_run(task.run)]
+
+
 def readable() -> list[Run]:
     """The studio's runs whose job this version understands."""
     return [run for run in find_runs(paths.runs(), depth=1) if not _called(run).endswith(UNREADABLE)]
@@ -55,11 +61,6 @@ def ended(task_id: str) -> str:
     return "" if task is None else f"{task.id} {len(task.answers)} {task.status in queue.OVER}"
 
 
-def has_edit(run: str) -> bool:
-    """Whether a run of that name is finished."""
-    return bool(run) and (paths.run_folder(run) / "edit.safetensors").is_file()
-
-
 def progress(task_id: str) -> str:
     """A task as a panel: where it is, how long it will take, its losses, its newest preview, what went wrong."""
     task = _task(task_id)
@@ -74,13 +75,18 @@ def progress(task_id: str) -> str:
         state={"error": None, **state},
         status=signed(state),
         ahead=len(waiting),
-        terminal="\n".join(shlex.join(["studio", *command]) for command in task.commands),
         stage=_stage(task, state) if running else "",
         share=state["done"] / state["total"] if state.get("total") else None,
         log=_log(task) if state.get("error") else "",
         curves=_curves(tuple((name, tuple(line)) for name, line in losses(task.run).items())) if on_a_run else "",
         preview=_preview(task.run) if on_a_run else None,
     )
+
+
+def terminal(task_id: str) -> str:
+    """The command lines of a task, as a terminal takes them."""
+    task = _task(task_id)
+    return "" if task is None else "\n".join(shlex.join(["studio", *command]) for command in task.commands)
 
 
 def losses(run: Path) -> dict[str, list[tuple[float, float]]]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase.errors import BadInput, match
-from erase.methods.registry import filled
+from erase.methods._declared import Declaration, declaration_of, declared
+from erase.methods.registry import filled, knobs
 
 if TYPE_CHECKING:
     from benchmarks.attacks.engine import Attack
@@ -39,6 +40,14 @@ def attack_kind(name: str) -> type:
     """The attack of this name, on either family of models; raises BadInput with the nearest guess."""
     known = match(name, every_attack(), "attack")
     return _attack_in("gan", known, "search") if known in ON_GANS else attack_class(known)
+
+
+def attack_declaration(name: str) -> Declaration:
+    """What the attack of this name declares, without waiting for torch; BadInput with the nearest guess."""
+    known = match(name, every_attack(), "attack")
+    family = "gan" if known in ON_GANS else "diffusion"
+    file = Path(__file__).parent / family / f"{known.replace('-', '_')}.py"
+    return declared(file) or declaration_of(attack_kind(known), knobs)
 
 
 def attack_class(name: str) -> type[Attack]:

@@ -28,7 +28,7 @@ from benchmarks.probes.base import Probe, identity
 from benchmarks.probes.open_probe import BUNDLED, open_probe, probe_of
 from benchmarks.report import Better, Report, Score
 from benchmarks.suites.prompts import Row, digest, fitting, suite_rows
-from benchmarks.suites.suite import Suite, load_suite
+from benchmarks.suites.suite import Suite, Target, load_suite
 from erase.borrow import borrowed
 from erase.edit import Edit
 from erase.errors import BadInput
@@ -83,6 +83,7 @@ def attack(
     suite = settings.suite if isinstance(settings.suite, Suite) else load_suite(settings.suite)
     target = suite.target(concept)
     probe = settings.probe or probe_of(suite, str(model.device))
+    _sees(probe, target)
     second = settings.confirm or _second(suite, str(model.device))
     rows = settings.rows if settings.rows is not None else suite_rows(suite, target, settings.count)
     asked = fitting(rows, model, how.added)
@@ -121,6 +122,15 @@ def attack(
         rows=tuple(done),
         broken=tuple(_broken(line, album) for line in done if line["broken"]),
     )
+
+
+def _sees(probe: Probe, target: Target) -> None:
+    """BadInput unless the probe knows the label that should come back."""
+    known = probe.styles if target.kind == "style" else probe.objects
+    if target.label not in known:
+        raise BadInput(
+            f"Probe {probe.name} cannot see the {target.kind} {target.label!r}; it knows {', '.join(known) or 'none'}."
+        )
 
 
 def rates(

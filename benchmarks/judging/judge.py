@@ -26,7 +26,7 @@ from benchmarks.report import Report, Score
 from benchmarks.suites.suite import Cell, Suite, load_suite
 from erase.concept import Concept
 from erase.edit import Edit
-from erase.errors import BadInput, match
+from erase.errors import BadInput, match, plain
 from erase.model import Generator
 from erase.work import Work
 
@@ -86,12 +86,13 @@ def judge(
     shots = suite.shots([target.label for target in targets])
     cells, left_out = _limited(shots, {target.label for target in targets}, settings.limit)
     start = Comparison((), Predictions((), {}), Predictions((), {}), targets, suite, probe, read_as)
-    sitting, looks, cached = yield from _drawn(model, edit, start, cells, text, settings)
-    undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
-
     against: Tensor | Reference | None = settings.reference
-    if against is None and suite.data is not None and edit is not None:
+    if against is None and suite.data is not None and edit is not None:  # read first: it may be unreadable
         against = yield from read_reference(Path(suite.data), suite, cells, probe)
+    sitting, looks, cached = yield from _drawn(model, edit, start, cells, text, settings)
+    if isinstance(against, Reference) and len(sitting.cells) < len(cells):
+        against = against.of([cells.index(cell) for cell in sitting.cells])
+    undrawn, cells, after = len(cells) - len(sitting.cells), list(sitting.cells), sitting.after
     about = _about(model, suite, probe, text) | {"rules": asdict(read_as), "cache": cached}
     about |= {"stopping": {"until": settings.until, "looks": looks}} if looks else {}
     dropped = {
@@ -169,13 +170,19 @@ def look(sitting: Comparison, seed: int, looks: int) -> dict[str, Any]:
     return {"after_seed": seed, "n": len(sitting.cells), "level": LEVEL / looks, "half_widths": halves}
 
 
-def erased(edit: Edit | None) -> Iterator[str]:
-    """The names of the concepts an edit says it erased, those of its parents included."""
-    if edit is None:
-        return
-    for record in (edit.about, *(parent["about"] for parent in edit.about.get("parents", ()))):
-        for concept in record.get("concepts", ()):
-            yield concept["name"] if isinstance(concept, Mapping) else str(concept)
+def erased(edit: Edit | None) -> list[str]:
+    """The names of the concepts an edit says it erased, those of its parents included, each once."""
+    names: dict[str, str] = {}
+    for concept in () if edit is None else concepts_of(edit):
+        names.setdefault(plain(concept["name"]), concept["name"])
+    return list(names.values())
+
+
+def concepts_of(edit: Edit) -> list[Mapping[str, Any]]:
+    """The concepts an edit and its parents have erased, as on record; a stacked edit has some of them twice."""
+    records = (edit.about, *(parent["about"] for parent in edit.about.get("parents", ())))
+    found = [concept for record in records for concept in record.get("concepts", ())]
+    return [concept if isinstance(concept, Mapping) else {"name": str(concept)} for concept in found]
 
 
 def _suite(given: Suite | str) -> Suite:

@@ -100,7 +100,7 @@ def answers(
         chunk = shots[start : start + batch]
         with sampled(model, suite):
             drawing = model.sample(chunk, steps=suite.steps, guidance=suite.guidance, batch=batch)
-            images = yield from _renamed(drawing, stage, start, len(shots))
+            images = yield from _renamed(drawing, stage, start, len(chunk), len(shots))
         own.append((number, read(images, chunk, suite, probe, clip)))
         yield Step(stage, start + len(chunk), len(shots), preview=images)
     return sum(us.gathered(own), start=Predictions((), {}))
@@ -173,9 +173,14 @@ def reopened(images: Tensor, encode: str) -> Tensor:
     return torch.stack(reread).permute(0, 3, 1, 2).float() / 255
 
 
-def _renamed(drawing: Work[Tensor], stage: str, done: int, total: int) -> Work[Tensor]:
-    """The sampler's Steps as progress of the whole answer set; its result is passed through."""
-    return map_steps(drawing, lambda step: Step(stage, done, total, preview=step.preview))
+def _renamed(drawing: Work[Tensor], stage: str, done: int, span: int, total: int) -> Work[Tensor]:
+    """The sampler's Steps as progress of the whole answer set, the last picture's left to its reading."""
+
+    def change(step: Step) -> Step:
+        part = span * step.done // (step.total or span) if step.stage != "decode" else span
+        return Step(stage, done + min(part, span - 1), total, preview=step.preview)
+
+    return map_steps(drawing, change)
 
 
 def read(images: Tensor, shots: Sequence[Shot], suite: Suite, probe: Probe, clip: Clip | None = None) -> Predictions:

@@ -35,6 +35,10 @@ class Reference:
     features: Tensor
     have: Tensor
 
+    def of(self, rows: Sequence[int]) -> Reference:
+        """The same for some of the cells."""
+        return Reference(self.name, self.features[list(rows)], self.have[list(rows)])
+
 
 def reference(root: Path, suite: Suite, cells: Sequence[Cell], probe: Probe) -> Work[Reference]:
     """Reads the pictures of cells with a probe; BadInput when a theme's or object's folder is missing altogether."""

@@ -150,11 +150,11 @@ def _said(suite: Suite, seen: tuple[str, str]) -> tuple[str, str]:
 def _fine(was: tuple[str, str], now: tuple[str, str], pair: Pair, gone: set[str] | None, suite: Suite) -> bool | None:
     """Whether an edited picture is as it should be: without the `gone` labels it asks for, or, with none, unharmed.
 
-    No opinion (None) on a concept the probe has no word for.
+    No opinion (None) on a concept the probe has no word for, and on a prompt of which nobody said what it should show.
     """
     wanted = (pair.style, pair.object)
     if gone is None:
-        return now in (was, wanted)
+        return now in (was, wanted) if any(wanted) else None
     known = {*suite.styles, *suite.objects} & gone
     asked = [(seen, label) for seen, label in zip(now, wanted, strict=True) if label in known]
     return all(seen != label for seen, label in asked) if asked else None

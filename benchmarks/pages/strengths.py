@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from benchmarks.judging.judge import erased
+from benchmarks.judging.judge import concepts_of, erased
 from benchmarks.judging.predictions import sampled
 from benchmarks.pages.gallery import rows_for, verdicts
 from benchmarks.pictures.grid import Line, Pair, Verdict
 from benchmarks.probes.base import identity
 from benchmarks.probes.open_probe import probe_of
-from benchmarks.suites.suite import Suite
+from benchmarks.suites.suite import Suite, Target
 from erase.edit import Edit
-from erase.errors import BadInput
+from erase.errors import BadInput, plain
 from erase.model import Denoiser, Shot
 from erase.work import Work
+from generators.pocket.canvas.words import SYNONYMS
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 COLUMNS = 2
@@ -31,6 +32,44 @@ class Looked:
     pictures: dict[float, Tensor]
     verdicts: dict[float, list[Verdict]]
     probe: str
+
+
+def own_line(prompt: str, seeds: Sequence[int], concepts: Sequence[str], edit: Edit, suite: Suite) -> Line:
+    """A row of a prompt of one's own: its pictures should lose the erased concepts that it names, by any word."""
+    style, thing = "", ""
+    for target in suite.targets(name for name in concepts if _known(name, suite)):
+        words = {
+            target.label,
+            suite.spoken(target.label),
+            *SYNONYMS.get(target.label, ()),
+            *_words(edit, target, suite),
+        }
+        if any(f" {plain(word)} " in f" {_letters(prompt)} " for word in words):
+            style, thing = (target.label, thing) if target.kind == "style" else (style, target.label)
+    return Line(prompt, "", tuple(Pair(Shot(seed, prompt), style, thing) for seed in seeds), bool(style or thing))
+
+
+def _known(name: str, suite: Suite) -> bool:
+    try:
+        return bool(suite.target(name))
+    except BadInput:
+        return False
+
+
+def _words(edit: Edit, target: Target, suite: Suite) -> set[str]:
+    """The names and prompts under which an edit erased a label."""
+    entries = [concept for concept in concepts_of(edit) if _known(concept["name"], suite)]
+    return {
+        word
+        for entry in entries
+        if suite.target(entry["name"]) == target
+        for word in (entry["name"], *entry.get("prompts", ()))
+    }
+
+
+def _letters(prompt: str) -> str:
+    """A prompt as names are compared, without the marks between words."""
+    return plain("".join(letter if letter.isalnum() or letter in "-_'" else " " for letter in prompt))
 
 
 def look(
@@ -53,9 +92,7 @@ def look(
         )
     concepts = list(erased(edit))
     if prompts:
-        lines = [
-            Line(prompt, "", tuple(Pair(Shot(seed, prompt), "", "") for seed in seeds), False) for prompt in prompts
-        ]
+        lines = [own_line(prompt, seeds, concepts, edit, suite) for prompt in prompts]
     else:
         lines = rows_for(model, concepts, suite, COLUMNS)
     shots = [pair.shot for line in lines for pair in line.pairs]

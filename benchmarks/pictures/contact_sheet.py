@@ -15,6 +15,7 @@ from benchmarks.pictures.grid import (
     GAP,
     GREY,
     INK,
+    LEADING,
     MARGIN,
     SMALL,
     TEXT,
@@ -23,6 +24,7 @@ from benchmarks.pictures.grid import (
     saved,
     shown_side,
     typeface,
+    wrapped,
 )
 from benchmarks.suites.prompts import Row
 
@@ -57,19 +59,22 @@ class ContactSheet:
         side = shown_side(next(image.shape[-1] for line in lines for image in line if image is not None))
         width = 2 * MARGIN + len(STAGES) * (side + GAP)
         top = MARGIN + 2 * CAPTION
-        page = Image.new("RGB", (width, top + len(lines) * (side + CAPTION + GAP) + MARGIN), "white")
+        captions = [_captions(row.prompt, text, side) for row, text in zip(self.rows, adversarial, strict=False)]
+        heights = [side + GAP + 8 + LEADING * max(map(len, both)) for both in captions[: len(lines)]]
+        page = Image.new("RGB", (width, top + sum(heights) + MARGIN), "white")
         pen = ImageDraw.Draw(page)
         pen.text((MARGIN, MARGIN - 8), fitted(title, TEXT, width - 2 * MARGIN), INK, font=typeface(TEXT))
         for column, stage in enumerate(STAGES):
             pen.text((MARGIN + column * (side + GAP), top - 22), stage, GREY, font=typeface(SMALL))
-        for number, (row, line) in enumerate(zip(self.rows, lines, strict=False)):
-            y = top + number * (side + CAPTION + GAP)
+        for number, line in enumerate(lines):
+            y = top + sum(heights[:number])
             for column, image in enumerate(line):
                 if image is not None:
                     page.paste(picture(image, side), (MARGIN + column * (side + GAP), y))
-            for text, column, span in ((row.prompt, 0, 2), (adversarial[number], 2, 1)):
-                x, room = MARGIN + column * (side + GAP), span * (side + GAP) - GAP
-                pen.text((x, y + side + 4), fitted(text, SMALL, room), GREY, font=typeface(SMALL))
+            for texts, column in zip(captions[number], (0, 2), strict=True):
+                for place, text in enumerate(texts):
+                    at = (MARGIN + column * (side + GAP), y + side + 4 + place * LEADING)
+                    pen.text(at, text, GREY, font=typeface(SMALL))
         saved(page, path)
 
     def _file(self, case: str, stage: str) -> str:
@@ -80,3 +85,8 @@ class ContactSheet:
         if self.folder is None or name is None:
             return None
         return torch.from_numpy(np.array(Image.open(self.folder / name).convert("RGB"))).permute(2, 0, 1) / 255
+
+
+def _captions(prompt: str, adversarial: str, side: int) -> tuple[list[str], list[str]]:
+    """The prompt in lines under two pictures, what the attack made of it in lines under one."""
+    return wrapped(prompt, 2 * side), wrapped(adversarial, side - GAP)

@@ -113,7 +113,7 @@ def fitted(text: str, size: int, width: int) -> str:
 
 def _headings(pen: ImageDraw.ImageDraw, row: Line, y: int) -> None:
     pen.text((MARGIN, y), fitted(row.heading, TEXT, HEADING - 16), INK, font=typeface(TEXT))
-    for number, line in enumerate(_wrapped(row.hint, HEADING - 16)):
+    for number, line in enumerate(wrapped(row.hint, HEADING - 16)):
         pen.text((MARGIN, y + 22 + number * LEADING), line, GREY, font=typeface(SMALL))
 
 
@@ -123,8 +123,10 @@ def _verdict(pen: ImageDraw.ImageDraw, verdict: Verdict, x: int, y: int, width: 
         pen.text((x, y + number * LEADING), fitted(line, SMALL, width), colour, font=typeface(SMALL))
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` pixels; a word that is wider is broken."""
     lines = [""]
+    text = " ".join(piece for word in text.split() for piece in _pieces(word, width))
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if typeface(SMALL).getlength(longer) > width and lines[-1]:
@@ -132,6 +134,15 @@ def _wrapped(text: str, width: int) -> list[str]:
         else:
             lines[-1] = longer
     return lines
+
+
+def _pieces(word: str, width: int) -> list[str]:
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and typeface(SMALL).getlength(pieces[-1] + letter) > width:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
 
 
 def shown_side(pixels: int) -> int:

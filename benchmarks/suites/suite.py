@@ -11,13 +11,13 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from benchmarks.metrics.accuracy import PRESETS, Rules
+from benchmarks.suites.listing import SUITES
+from benchmarks.suites.listing import suite_names as suite_names
 from erase.errors import BadInput, nearest, plain
 from erase.files import read_toml
 from erase.model import Shot
 from erase.rng import number
 from generators.pocket.canvas.words import SYNONYMS
-
-SUITES = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,6 @@ def chosen(suite: Suite, targets: str) -> tuple[Target, ...]:
     both = [*styles, *suite.objects]
     known = {"all": both, "styles": styles, "objects": list(suite.objects), "suite": list(suite.targeted) or both}
     return suite.targets(known.get(targets.strip().lower()) or [name for name in targets.split(",") if name.strip()])
-
-
-def suite_names() -> list[str]:
-    """The suites that come with the program."""
-    return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
 def load_suite(name: str | Path, *, probe: str | None = None, data: str | None = None) -> Suite:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def marked(
         return Marks(clicked["yes"][:yes], clicked["no"][:no], by)
     scorers = [model.scorer(concept) for concept in concepts]
     seen: dict[bool, list[int]] = {True: [], False: []}
-    start, looked, batch = number(seed, "feedback") >> 34, 0, _at_once(model)
+    start, looked, batch = number(seed, "feedback") >> 34, int(state.get("looked", 0)), _at_once(model)
+    if looked:
+        seen = {side: state[f"look.{side}"].tolist() for side in seen}
     while len(seen[True]) < yes or len(seen[False]) < no:
         seeds = range(start + looked, start + looked + batch)
         with torch.no_grad():
@@ -64,13 +67,19 @@ def marked(
             if abs(probability - 0.5) >= UNSURE:
                 seen[probability > 0.5].append(drawn)
         looked += batch
-        yield Step("look", min(len(seen[True]), yes) + min(len(seen[False]), no), yes + no)
+        found = min(len(seen[True]), yes) + min(len(seen[False]), no)
+        yield Step("look", found, yes + no, state=partial(_looked, seen, looked))
         if looked >= MOST * (yes + no):
             names = ", ".join(concept.name for concept in concepts)
             raise BadInput(
                 f"{by} sees {names!r} in {len(seen[True])} of {looked} images of {model.name}; too few to learn from."
             )
     return Marks(torch.tensor(seen[True][:yes]), torch.tensor(seen[False][:no]), by)
+
+
+def _looked(seen: Mapping[bool, Sequence[int]], looked: int) -> dict[str, Tensor]:
+    sides = {f"look.{side}": torch.tensor(seeds, dtype=torch.long) for side, seeds in seen.items()}
+    return {**sides, "looked": torch.tensor(looked)}
 
 
 def balanced(model: Gan, marks: Marks, keep: Sequence[Concept], seed: int, state: Mapping[str, Tensor]) -> Work[Marks]:
@@ -83,14 +92,16 @@ def balanced(model: Gan, marks: Marks, keep: Sequence[Concept], seed: int, state
         return marks
     scorers, start = [model.scorer(concept) for concept in keep], number(seed, "balance") >> 34
     everyone = torch.arange(start, start + LOOKED_AT)
-    usual, here = [], []
-    for seeds, found in ((everyone, usual), (marks.no, here)):
-        for done, part in enumerate(seeds.split(64), 1):
-            with torch.no_grad():
-                images = (model.synthesis(model.mapping(model.latents(part.tolist()))) / 2 + 0.5).clamp(0, 1)
-                found.append(torch.stack([scorer(images) > 0.5 for scorer in scorers], 1).double().cpu())
-            yield Step("balance", done, -(-len(seeds) // 64))
-    weights = raked(torch.cat(here), torch.cat(usual).mean(0))
+    parts = [*everyone.split(64), *marks.no.split(64)]
+    found = list(state["shown"].split(64)) if "shown" in state else []
+    for part in parts[len(found) :]:
+        with torch.no_grad():
+            images = (model.synthesis(model.mapping(model.latents(part.tolist()))) / 2 + 0.5).clamp(0, 1)
+            found.append(torch.stack([scorer(images) > 0.5 for scorer in scorers], 1).double().cpu())
+        so_far = {"shown": torch.cat(found)}
+        yield Step("balance", len(found), len(parts), state=so_far.copy)
+    usual, here = torch.cat(found).split((len(everyone), len(marks.no)))
+    weights = raked(here, usual.mean(0))
     # Systematic sampling: each image as often as its weight says, to within one.
     places = (torch.arange(len(weights)) + 0.5) / len(weights)
     chosen = torch.searchsorted(weights.cumsum(0), places.double()).clamp(max=len(weights) - 1)

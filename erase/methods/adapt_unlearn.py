@@ -124,7 +124,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         marks = yield from marked(
             model, concepts, self.marks, yes=self.marked, no=self.positives, seed=seed, state=state
         )
-        marks = yield from with_state(balanced(model, marks, keep, seed, state), {})
+        marks = yield from with_state(balanced(model, marks, keep, seed, state), marks.state())
         known, sums = {**marks.state(), "balanced": torch.ones([])}, Sums(model)
         if self.form != "ewc":
             yield from with_state(self._adapt(model, marks, seed, state, sums), known)
@@ -152,7 +152,7 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         self, model: Gan, marks: Marks, seed: int, state: Mapping[str, Tensor], sums: Sums, fisher: Weights
     ) -> Work[dict[str, Tensor]]:
         duel = self._duel(model, pictures(model, marks.no), self.half_life * self.steps, ("unlearn",), seed)
-        ended = sums.count == self.models and "scale" in state
+        ended = "scale" in state
         scale = state["scale"] if ended else self._scale(duel, sums) if self.form != "ewc" else torch.ones([])
         more = partial(self._held, fisher) if self.form == "ewc" else partial(self._repelled, sums, scale)
         work = tune(self.steps, partial(duel.step, more=more), (duel,), state if ended else {})
@@ -164,7 +164,8 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
         if self.worn or self.marks:
             return self.worn or 1.0
         model, concepts = request.model, request.concepts
-        fresh = yield from marked(model, concepts, "", yes=self.marked, no=1, seed=request.seed + 1, state={})
+        looked = marked(model, concepts, "", yes=self.marked, no=1, seed=request.seed + 1, state={})
+        fresh = yield from map_steps(looked, lambda step: replace(step, state=None))  # what is learnt is not in it
         for number, share in enumerate(SHARES, 1):
             left = _showing(model, concepts, fresh.yes, edit, share)
             yield Step("wear", number, len(SHARES))
@@ -179,21 +180,26 @@ class AdaptUnlearn(BaseModel, frozen=True, extra="forbid"):
     def _fisher(self, model: Gan, seed: int, state: Mapping[str, Tensor]) -> Work[dict[str, Tensor]]:
         """F by `fisher.NAME` over the style layers from 8 px up: mean squared slope of single logits of a batch."""
         names = [name for name, _ in model.network.named_parameters() if _elastic(name)]
-        if all(f"fisher.{name}" in state for name in names):
-            return {f"fisher.{name}": state[f"fisher.{name}"] for name in names}
+        batches = -(-self.fisher // FISHER_BATCH)
+        known = {f"fisher.{name}": state[f"fisher.{name}"] for name in names if f"fisher.{name}" in state}
+        done = int(state.get("fishers", batches)) if known else 0
+        if done == batches:
+            return known
         critic, parameters = critic_of(model), dict(model.network.named_parameters())
         leaves = {name: parameters[name].detach().clone().requires_grad_(True) for name in names}
-        total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        total = {
+            name: known[f"fisher.{name}"].to(leaf, copy=True) if known else torch.zeros_like(leaf)
+            for name, leaf in leaves.items()
+        }
         duel = self._duel(model, lambda chosen: chosen, 1, ("fisher",), seed)
-        batches = -(-self.fisher // FISHER_BATCH)
-        for number in range(batches):
+        for number in range(done, batches):
             with torch.enable_grad(), substituted(model.network, leaves):
                 logits = critic(duel.fakes(stream(seed, "fisher", number), FISHER_BATCH)[0])
                 for logit in logits:
                     slopes = torch.autograd.grad(logit, list(leaves.values()), retain_graph=True)
                     for name, slope in zip(names, slopes, strict=True):
                         total[name] += slope.square() / (batches * FISHER_BATCH)
-            yield Step("fisher", number + 1, batches)
+            yield Step("fisher", number + 1, batches, state=partial(_summed, total, number + 1))
         return {f"fisher.{name}": value for name, value in total.items()}
 
     def _held(self, fisher: Weights, deltas: Weights) -> dict[str, Tensor]:
@@ -287,6 +293,10 @@ def _elastic(name: str) -> bool:
     """Whether the published code holds this parameter: a style convolution above 4 px."""
     path = name.split(".")
     return path[0] == "synthesis" and path[1] != "b4" and path[2] in ("conv0", "conv1")
+
+
+def _summed(total: Weights, done: int) -> dict[str, Tensor]:
+    return {"fishers": torch.tensor(done), **{f"fisher.{name}": value for name, value in total.items()}}
 
 
 def _named(work: Work[None], stage: str) -> Work[None]:

@@ -13,12 +13,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from erase.errors import BadInput, match
+from erase.methods._declared import Declaration, declaration_of, declared
+from erase.methods._declared import Knob as Knob
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -40,18 +41,6 @@ class Method(Protocol):
     paper: ClassVar[str]
     needs: ClassVar[type]
     presets: ClassVar[dict[str, dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Knob:
-    """One setting of a method, for command lines, forms and documents."""
-
-    name: str
-    type: str  # "bool", "int", "float", "choice", "text", "list" or "bool or list"
-    default: Any
-    bounds: tuple[float | None, float | None]
-    help: str
-    choices: tuple[str, ...] = ()
 
 
 def _files() -> dict[str, Path]:
@@ -85,6 +74,13 @@ def method(name: str) -> type[Method]:
     files = _files()
     known = match(name, files, "method")
     return _load(known, files[known])
+
+
+def declaration(name: str) -> Declaration:
+    """What the method of this name declares; BadInput with the nearest guess. A bundled one waits for no torch."""
+    files = _files()
+    known = match(name, files, "method")
+    return declared(files[known]) or declaration_of(_load(known, files[known]), knobs)
 
 
 def _load(name: str, file: Path) -> type[Method]:

@@ -106,6 +106,11 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         """Scores a pool, finds the directions, tunes; each Step's state resumes the job to the same bits."""
         model, concepts, keep, seed = request.model, request.concepts, request.keep, request.seed
         eye = Together([model.encoder(name) for name in self.encoder])
+        for concept in (*concepts, *keep):
+            if concept.kind == "identity":
+                raise BadInput(
+                    f"{concept.name!r} names a person, and text-unlearn asks CLIP for words such as 'beard'. Use guide."
+                )
         said = [clause for concept in concepts for clause in clauses(concept)]
         kept = [clause for concept in keep for clause in clauses(concept)]
         first = number(seed, "pool") >> 34
@@ -150,12 +155,14 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         if "scores" in state:
             return state["scores"].to(w)
         words = torch.stack([self._words(eye, clause) for clause in said])
-        found = []
-        for part in w.split(64):
+        found = state["scored"].to(w) if "scored" in state else torch.empty(0, len(said)).to(w)
+        for part in w[len(found) :].split(64) if len(found) < len(w) else ():
             with torch.no_grad():
-                found.append(eye.images(model.synthesis(layered(model, part)) / 2 + 0.5) @ words.T)
-            yield Step("score", sum(map(len, found)), len(w))
-        return torch.cat(found)
+                scores = eye.images(model.synthesis(layered(model, part)) / 2 + 0.5) @ words.T
+            found = torch.cat([found, scores])
+            so_far = {"scored": found}
+            yield Step("score", len(found), len(w), state=so_far.copy)
+        return found
 
     def _words(self, eye: Encoder, clause: str) -> Tensor:
         """What an image with the clause is more like than one without: [e]."""
@@ -167,19 +174,28 @@ class TextUnlearn(BaseModel, frozen=True, extra="forbid"):
         """For each code that has a clause, the nearest one without in CLIP's eyes; for the others themselves: [n w]."""
         if "cleared" in state:
             return state["cleared"].to(w)
-        cleared = w.clone()
-        left = torch.stack([edit.having for edit in edits]).any(0).nonzero()[:, 0]
-        for done, amount in enumerate(AMOUNTS, 1):
-            cleared[left] = taken_back(w[left], edits, amount)
-            still = []
-            for part in left.split(64):
-                with torch.no_grad():
-                    seen = eye.images(model.synthesis(layered(model, cleared[part])) / 2 + 0.5)
-                shown = torch.stack([seen @ edit.words > edit.threshold for edit in edits]).any(0)
-                still.append(part[shown])
-                yield Step("clear", done, len(AMOUNTS))
-            left = torch.cat(still) if still else left
+        cleared, kept = w.clone(), {name: state[name].to(w.device) for name in ("left", "still") if name in state}
+        left = kept.get("left", torch.stack([edit.having for edit in edits]).any(0).nonzero()[:, 0])
+        first, seen = (int(state[name]) if name in state else 0 for name in ("amounts", "seen"))
+        if "clearing" in state:
+            cleared = state["clearing"].to(w, copy=True)
+        for amount in range(first, len(AMOUNTS)):
+            cleared[left] = taken_back(w[left], edits, AMOUNTS[amount])
+            still = [kept["still"]] if seen else []
+            for part in left.split(64)[seen:]:
+                still.append(part[self._shows(model, eye, cleared[part], edits)])
+                seen += 1
+                so_far = {"clearing": cleared, "amounts": torch.tensor(amount), "seen": torch.tensor(seen)}
+                so_far |= {"left": left, "still": torch.cat(still)}
+                yield Step("clear", amount + 1, len(AMOUNTS), state=so_far.copy)
+            left, seen = torch.cat(still) if still else left, 0
         return cleared
+
+    @torch.no_grad()
+    def _shows(self, model: Gan, eye: Encoder, w: Tensor, edits: Sequence[Direction]) -> Tensor:
+        """Whether CLIP sees one of the clauses in the image of each code [n w]: [n]."""
+        seen = eye.images(model.synthesis(layered(model, w)) / 2 + 0.5)
+        return torch.stack([seen @ edit.words > edit.threshold for edit in edits]).any(0)
 
     def _one(
         self, pool: Pool, masters: DeltaOptimizer, cleared: Tensor, edits: Sequence[Direction], seed: int, step: int

@@ -20,7 +20,7 @@ from erase.model import BadInput, Codes, Denoiser, Shot
 from erase.prompts.templates import encode_all
 from erase.rng import number, stream
 from erase.training.deltas import DeltaOptimizer
-from erase.training.rollouts import LIMIT, plan, relayed
+from erase.training.rollouts import LIMIT, part_of, plan, relayed
 from erase.work import Step, Work, with_state
 
 STORED = torch.float16  # 10 bits of values of order one, more than bf16
@@ -210,14 +210,15 @@ def _draw(
     done = len(state.get(DRAWN, ()))
     if done:
         z0[:done] = state[DRAWN]
+    begun = part_of("draw", state)
     while done < len(shots):
         some = shots[done : done + batch]
-        work = model.latents(some, steps=asked.steps, guidance=asked.guidance, batch=batch)
+        work = model.latents(some, steps=asked.steps, guidance=asked.guidance, batch=batch, state=begun)
         finished = {DRAWN: z0[:done]} if done else {}
         span, total = len(some) * asked.steps, len(shots) * asked.steps
         drawn = yield from relayed(work, "draw", done * asked.steps, span, total, finished.copy)
         z0[done : done + len(some)] = drawn
-        done += len(some)
+        done, begun = done + len(some), {}
     return z0
 
 

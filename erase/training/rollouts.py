@@ -7,8 +7,8 @@ so there is never a second network, and a step costs one forward per lesson.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -17,11 +17,12 @@ from torch import Tensor
 from erase.model import BadInput, Codes, Denoiser, Shot, Trajectory
 from erase.prompts.templates import encode_all
 from erase.rng import number
-from erase.work import Step, Work, map_steps
+from erase.work import Step, Work, map_steps, with_state
 
 T = TypeVar("T")
 
 LIMIT = 2 * 2**30  # bytes of one bank
+BEGUN = "begun "  # in a state, before the label of a part that is not finished
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def teach(
     """Rolls the model out and writes down what it says: one Step per denoising step.
 
     `listen` names what is kept: "present" and "absent" (both come free with guidance), "instead" (the prediction for
-    the anchor's prompt, one more forward). `state` holds the finished rollouts of an interrupted run under `label`.
+    the anchor's prompt, one more forward). `state` holds what an interrupted run has rolled out under `label`.
     fp16 keeps 10 bits of values of order one, more than bf16. Raises BadInput if the bank would exceed 2 GiB.
     """
     seed, steps, batch, dtype = how.seed, how.steps, how.batch, how.dtype
@@ -130,22 +131,53 @@ def teach(
 
     codes = encode_all(model, [rollout.instead for rollout in rollouts]) if "instead" in listen else None
     per_rollout = steps * (2 if codes else 1)
-    total = len(rollouts) * per_rollout
+    total, begun = len(rollouts) * per_rollout, part_of(label, state or {})
     while done < len(rollouts):
         some = range(done, min(done + batch, len(rollouts)))
         shots = [Shot(number(seed, label, row) % 2**31, rollouts[row].prompt) for row in some]
-        rolled = model.trajectory(shots, guidance=how.guidance, steps=steps)
-        walked = yield from relayed(rolled, label, done * per_rollout, len(some) * steps, total, finished)
-        heard = {"z": walked.z, "present": walked.present, "absent": walked.absent}
-        if codes is not None:
-            heard["instead"] = torch.empty_like(walked.z)
-            for step, prediction in enumerate(_asked(model, walked, codes[some.start : some.stop])):
-                heard["instead"][:, step] = prediction
-                yield Step(label, done * per_rollout + len(some) * (steps + step + 1), total, state=finished)
+        work = _heard(model, shots, how, codes and codes[some.start : some.stop], begun)
+        heard = yield from relayed(work, label, done * per_rollout, len(some) * per_rollout, total, finished)
         for name, book in books.items():
             book[some.start : some.stop] = heard[name]
-        times, done = walked.t.clone(), some.stop
+        times, done, begun = heard["t"], some.stop, {}
     return RolloutCache(rollouts, times, books["z"], {name: books[name] for name in listen})
+
+
+def _heard(
+    model: Denoiser, shots: Sequence[Shot], how: Sampling, codes: Codes | None, state: Mapping[str, Tensor]
+) -> Work[dict[str, Tensor]]:
+    """One batch rolled out, then what the model says for `codes`; `state` is that of a Step of the same batch."""
+    asked, total = {"instead": state["instead"]} if "instead" in state else {}, how.steps * (2 if codes else 1)
+    walk = {name: value for name, value in state.items() if name not in asked}
+
+    def change(step: Step) -> Step:
+        nonlocal walk
+        walk = step.state() if step.done == step.total and step.state else {}
+        return replace(step, total=total)
+
+    rolled = model.trajectory(shots, guidance=how.guidance, steps=how.steps, state=walk)
+    walked = yield from map_steps(rolled, change)
+    heard = {"t": walked.t.clone(), "z": walked.z, "present": walked.present, "absent": walked.absent}
+    if codes is not None:
+        heard["instead"] = yield from with_state(_instead(model, walked, codes, total, asked), walk)
+    return heard
+
+
+def _instead(
+    model: Denoiser, walked: Trajectory, codes: Codes, total: int, state: Mapping[str, Tensor]
+) -> Work[Tensor]:
+    """What the model says for other codes at every place of a rollout: one Step each."""
+    said = torch.empty_like(walked.z)
+    done = state["instead"].shape[1] if state else 0
+    if done:
+        said[:, :done] = state["instead"]
+    for step in range(done, len(walked.t)):
+        with torch.no_grad():
+            z, t = walked.z[:, step].to(model.device, model.dtype), walked.t[step].to(model.device)
+            said[:, step] = model.predict(z, t.expand(len(z)), codes).cpu()
+        so_far = {"instead": said[:, : step + 1].contiguous()}
+        yield Step("instead", len(walked.t) + step + 1, total, state=so_far.copy)
+    return said
 
 
 def remembered(bank: RolloutCache, label: str) -> dict[str, Tensor]:
@@ -153,21 +185,23 @@ def remembered(bank: RolloutCache, label: str) -> dict[str, Tensor]:
     return {f"{label}.t": bank.t, f"{label}.z": bank.z, **{f"{label}.{name}": book for name, book in bank.said.items()}}
 
 
-def _asked(model: Denoiser, walked: Trajectory, codes: Codes) -> Iterator[Tensor]:
-    for step, t in enumerate(walked.t):
-        with torch.no_grad():
-            z = walked.z[:, step].to(model.device, model.dtype)
-            prediction = model.predict(z, t.to(model.device).expand(len(z)), codes).cpu()
-        yield prediction
-
-
 def relayed(
     work: Work[T], label: str, before: int, span: int, total: int, state: Callable[[], dict[str, Tensor]]
 ) -> Work[T]:
-    """Another job's Steps as part of this one: its progress fills `span` units after `before`."""
+    """Another job's Steps as part of this one: its progress fills `span` units after `before`.
+
+    `state` is what was finished before it; the job's own state goes beside that under the label.
+    """
 
     def change(step: Step) -> Step:
-        part = span * step.done // (step.total or step.done or 1)
-        return Step(label, before + part, total, step.loss, step.preview, state)
+        part, own = span * step.done // (step.total or step.done or 1), step.state or dict
+        both = lambda: {**state(), **{f"{BEGUN}{label}.{name}": value for name, value in own().items()}}  # noqa: E731
+        return Step(label, before + part, total, step.loss, step.preview, both, stale=step.state is None)
 
     return map_steps(work, change)
+
+
+def part_of(label: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a state holds of the job that was relayed under a label when it was interrupted."""
+    head = f"{BEGUN}{label}."
+    return {name.removeprefix(head): value for name, value in state.items() if name.startswith(head)}

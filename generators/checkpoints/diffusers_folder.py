@@ -80,6 +80,7 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
     named = index.get("scheduler")
     kind = scheduler_config.get("_class_name") or (named[-1] if isinstance(named, list) and named else "?")
     family: Family = "xl" if xl else "sd2" if unet.config["use_linear_projection"] else "sd1"
+    defaults = read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {}
     return Parts(
         name=name,
         family=family,
@@ -92,8 +93,8 @@ def read(folder: Path, name: str, dtype: torch.dtype) -> Parts:
         fingerprint=partial(_fingerprint, folder, ("unet", *towers)),
         vae_fingerprint=partial(_fingerprint, folder, ("vae",)),
         settings={key: value for key, value in index.items() if isinstance(value, bool)},
-        defaults=read_json(folder / "studio.json") if (folder / "studio.json").is_file() else {},
-        licence=licence(folder / "README.md"),
+        defaults=defaults,
+        licence=licence(folder / "README.md") or defaults.get("licence"),
         left_out=tuple(name for name in LEFT_OUT if isinstance(index.get(name), list) and index[name][-1]),
     )
 

@@ -52,7 +52,7 @@ def card(
     names = [plain(name) for name in names]
     known = PurePath(model).name if model else None  # a local model's folder is nobody's business
     front = {
-        "license": licence or "unknown",
+        "license": licence.partition(";")[0].lower() if licence else "unknown",  # as hubs name it
         "library_name": "pytorch" if gan else "diffusers",
         "pipeline_tag": "unconditional-image-generation" if gan else "text-to-image",
         "tags": ["concept-erasure", "stylegan2" if gan else "stable-diffusion"],

@@ -188,7 +188,7 @@ def _stock(request: dict[str, Any]) -> Work[Drawn]:
                     child.wait(timeout=1)
                     break
                 except subprocess.TimeoutExpired:
-                    yield Step("prove", int(time.perf_counter() - started))
+                    yield Step("prove", int(time.perf_counter() - started), unit="s")
         finally:
             child.kill()
             child.wait()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from erase.errors import BadInput
 from erase.model import Codes, Shot, Trajectory
-from erase.work import Step, Work
+from erase.work import Work
+from generators.stable_diffusion.sampling import Outputs, at_once
 
 if TYPE_CHECKING:
     from generators.flow.adapter import FlowTransformer
@@ -57,56 +60,74 @@ def timed(model: FlowTransformer, steps: int) -> Any:
     return scheduler
 
 
+@dataclass(frozen=True)
+class How:
+    """How shots are drawn: denoising steps, guidance scale, and how many latents at once."""
+
+    steps: int
+    guidance: float
+    batch: int
+
+
 def denoise(
     model: FlowTransformer,
     shots: Sequence[Shot],
-    *,
-    steps: int,
-    guidance: float,
-    batch: int,
+    how: How,
     codes: Codes | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> Work[Tensor]:
     """The final latents [n c h w] of shots, on the CPU; `codes`, one per shot, are read in place of their prompts."""
-    if steps < 1 or batch < 1:
-        raise BadInput(f"Drawing needs at least one step and a batch of one; given {steps} steps, batches of {batch}.")
+    if how.steps < 1 or how.batch < 1:
+        raise BadInput(
+            f"Drawing needs at least one step and a batch of one; given {how.steps} steps, batches of {how.batch}."
+        )
+    batch = min(how.batch, at_once(model))
+    state = state if len(shots) <= batch else None  # what is kept is of one batch
     finished: list[Tensor] = []
     total = done = 0
     with torch.no_grad():
         codes = model.encode([shot.prompt for shot in shots] or [""]) if codes is None else codes
-        absent = model.encode([""]) if guidance > 1 and not model.embeds_guidance else None
+        absent = model.encode([""]) if how.guidance > 1 and not model.embeds_guidance else None
     for start in range(0, len(shots), batch):
-        scheduler = timed(model, steps)
+        scheduler = timed(model, how.steps)
         total = total or len(scheduler.timesteps) * -(-len(shots) // batch)
-        z = standard_noise(model, shots[start : start + batch])
+        z, outputs = standard_noise(model, shots[start : start + batch]), Outputs(state, model)
         own = codes[start : start + batch]
-        for t in scheduler.timesteps:
-            z = _step(model, scheduler, z, t, (own, absent, guidance))
+        for place, t in enumerate(scheduler.timesteps):
+            output = outputs.of(place, partial(_output, model, z, t, (own, absent, how.guidance)))
+            z = scheduler.step(output, t, z, return_dict=False)[0].to(z.dtype)
             done += 1
-            yield Step("sample", done, total)
+            if place >= outputs.known:
+                yield outputs.step("sample", done, total)
         finished.append(z.cpu())
     return torch.cat(finished) if finished else torch.empty((0, *model.latent_shape))
 
 
 @torch.no_grad()
-def _step(
-    model: FlowTransformer, scheduler: Any, z: Tensor, t: Tensor, guide: tuple[Codes, Codes | None, float]
-) -> Tensor:
+def _output(model: FlowTransformer, z: Tensor, t: Tensor, guide: tuple[Codes, Codes | None, float]) -> Tensor:
     present, absent, guidance = guide
     level = (t / 1000).expand(len(z)).to(z.device)
     said = model.velocity(z, level, present, guidance)
-    if absent is not None:
-        without = model.velocity(z, level, absent.repeat(len(present)), guidance)
-        said = without + guidance * (said - without)
-    return scheduler.step(said, t, z, return_dict=False)[0].to(z.dtype)
+    if absent is None:
+        return said
+    without = model.velocity(z, level, absent.repeat(len(present)), guidance)
+    return without + guidance * (said - without)
+
+
+@torch.no_grad()
+def _both(model: FlowTransformer, z: Tensor, t: int, codes: Codes) -> Tensor:
+    return model.predict(torch.cat([z, z]), torch.tensor(t), codes)
 
 
 def rollout(
-    model: FlowTransformer, shots: Sequence[Shot], *, guidance: float, steps: int, batch: int
+    model: FlowTransformer, shots: Sequence[Shot], how: How, state: Mapping[str, Tensor] | None = None
 ) -> Work[Trajectory]:
     """Guided rollouts by Euler's rule over the sampler's own grid, with both predictions at each call."""
-    if steps < 1 or batch < 1 or not shots:
-        raise BadInput(f"A rollout needs shots, steps and a batch; given {len(shots)}, {steps} and {batch}.")
-    times = model.path.grid(steps)
+    if how.steps < 1 or how.batch < 1 or not shots:
+        raise BadInput(f"A rollout needs shots, steps and a batch; given {len(shots)}, {how.steps} and {how.batch}.")
+    batch = min(how.batch, at_once(model))
+    state = state if len(shots) <= batch else None  # what is kept is of one batch
+    times = model.path.grid(how.steps)
     shape = (len(shots), len(times), *model.latent_shape)
     book = {name: torch.empty(shape) for name in ("z", "present", "absent")}
     with torch.no_grad():
@@ -114,17 +135,17 @@ def rollout(
     total, done = len(times) * -(-len(shots) // batch), 0
     for start in range(0, len(shots), batch):
         rows = slice(start, start + batch)
-        z = standard_noise(model, shots[rows])
+        z, outputs = standard_noise(model, shots[rows]), Outputs(state, model)
+        both = Codes.cat([absent.repeat(len(z)), codes[rows]])
         for column, (now, then) in enumerate(zip(times, [*times[1:], None], strict=True)):
             book["z"][rows, column] = z.float().cpu()
-            with torch.no_grad():
-                both = Codes.cat([absent.repeat(len(z)), codes[rows]])
-                without, present = model.predict(torch.cat([z, z]), torch.tensor(now), both).chunk(2)
-                book["absent"][rows, column] = without.float().cpu()
-                book["present"][rows, column] = present.float().cpu()
-                # What embeds its guidance is not guided a second time.
-                guided = present if model.embeds_guidance else without + guidance * (present - without)
-                z = model.path.step(guided, z, now, then).to(z.dtype)
+            without, present = outputs.of(column, partial(_both, model, z, now, both)).chunk(2)
+            book["absent"][rows, column] = without.float().cpu()
+            book["present"][rows, column] = present.float().cpu()
+            # What embeds its guidance is not guided a second time.
+            guided = present if model.embeds_guidance else without + how.guidance * (present - without)
+            z = model.path.step(guided, z, now, then).to(z.dtype)
             done += 1
-            yield Step("rollout", done, total)
+            if column >= outputs.known:
+                yield outputs.step("rollout", done, total)
     return Trajectory(book["z"], torch.tensor(times), book["present"], book["absent"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -289,17 +289,27 @@ class StableDiffusion:
         guidance: float | None = None,
         batch: int = 32,
         codes: Codes | None = None,
+        state: Mapping[str, Tensor] | None = None,
     ) -> Work[Tensor]:
         """The same without the VAE: final latents [n c h w] on the CPU; `codes` are read in place of the prompts."""
         steps = self.default_steps if steps is None else steps
         guidance = self.default_guidance if guidance is None else guidance
-        return (yield from sampling.denoise(self, shots, steps=steps, guidance=guidance, batch=batch, codes=codes))
+        drawn = sampling.denoise(
+            self, shots, steps=steps, guidance=guidance, batch=batch, codes=codes, state=state
+        )  # fmt: skip
+        return (yield from drawn)
 
     def trajectory(
-        self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50, batch: int = 32
+        self,
+        shots: Sequence[Shot],
+        *,
+        guidance: float = 3.0,
+        steps: int = 50,
+        batch: int = 32,
+        state: Mapping[str, Tensor] | None = None,
     ) -> Work[Trajectory]:
         """Guided DDIM rollouts (η = 0) with everything the network saw and said on the way."""
-        return (yield from sampling.rollout(self, shots, guidance=guidance, steps=steps, batch=batch))
+        return (yield from sampling.rollout(self, shots, guidance=guidance, steps=steps, batch=batch, state=state))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

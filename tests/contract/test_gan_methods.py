@@ -131,21 +131,25 @@ def test_same_seed_same_edit(gan: ToyGan, method: Method) -> None:
 
 def test_resuming_from_any_state_ends_in_the_same_bits(gan: ToyGan, method: Method, tmp_path: Path) -> None:
     whole = drain(run(method, gan))
-    files: list[Path] = []
+    files: list[Path | None] = []
 
     def write(step: Step) -> None:
-        if step.state is not None:
-            files.append(tmp_path / f"{len(files)}.safetensors")
+        files.append(tmp_path / f"{len(files)}.safetensors" if step.state and not step.stale else None)
+        if step.state and files[-1]:
             save_file({name: value.contiguous() for name, value in step.state().items()}, files[-1])
 
     drain(run(method, gan), write)
-    for file in files:
-        resumed = drain(run(method, gan, state=load_file(file)))
+    for number, file in enumerate(files, 1):
+        if file is None:
+            continue
+        remaining: list[Step] = []
+        resumed = drain(run(method, gan, state=load_file(file)), remaining.append)
         assert resumed.hash == whole.hash, file.name
         assert resumed.about == whole.about
-    assert files
+        assert len(remaining) == len(files) - number, file.name  # nothing is done twice
+    assert files[0]
     with pytest.raises(BadInput, match="another job"):
-        drain(run(method, gan, seed=1, state=load_file(files[-1])))
+        drain(run(method, gan, seed=1, state=load_file(files[0])))
 
 
 def test_what_it_needs_is_said_before_any_work(method: Method) -> None:

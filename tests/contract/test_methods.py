@@ -181,24 +181,26 @@ def test_same_seed_same_edit(model: Denoiser, method: Method) -> None:
 
 def test_resuming_from_any_state_ends_in_the_same_bits(model: Denoiser, method: Method, tmp_path: Path) -> None:
     whole = drain(run(method, model))
-    files: list[Path] = []
+    files: list[Path | None] = []
 
     def write(step: Step) -> None:
-        if step.state is not None:
-            files.append(tmp_path / f"{len(files)}.safetensors")
+        files.append(tmp_path / f"{len(files)}.safetensors" if step.state and not step.stale else None)
+        if step.state and files[-1]:
             save_file(step.state(), files[-1])
 
     drain(run(method, model), write)
-    for file in files:
-        resumed = drain(run(method, model, state=load_file(file)))
+    for number, file in enumerate(files, 1):
+        if file is None:
+            continue
+        remaining: list[Step] = []
+        resumed = drain(run(method, model, state=load_file(file)), remaining.append)
         assert resumed.hash == whole.hash, file.name
         assert resumed.about == whole.about
-    if files:
-        remaining: list[Step] = []
-        drain(run(method, model, state=load_file(files[-1])), remaining.append)
-        assert not remaining  # the last state is the finished job: nothing is done twice
+        assert len(remaining) == len(files) - number, file.name  # nothing is done twice
+    if hasattr(method, "learn"):
+        assert None not in files
         with pytest.raises(BadInput, match="another job"):
-            drain(run(method, model, seed=1, state=load_file(files[-1])))
+            drain(run(method, model, seed=1, state=load_file(tmp_path / "0.safetensors")))
         with pytest.raises(BadInput, match="another job"):
             drain(run(method, model, state={"x": torch.zeros(1)}))
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from erase.edit import Edit, canonical
-from erase.errors import BadInput
+from erase.errors import BadInput, DiskFull
 from erase.training.slices import select
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import Toy
@@ -137,7 +137,7 @@ def test_a_failed_save_leaves_the_old_file(toy: Toy, tmp_path: Path, monkeypatch
     path = random_edit(toy).save(tmp_path / "edit.safetensors")
     before = path.read_bytes()
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10))
-    with pytest.raises(BadInput, match="No disk space"):
+    with pytest.raises(DiskFull, match="No disk space"):
         random_edit(toy, seed=1).save(path)
     monkeypatch.undo()
     with pytest.raises(TypeError):

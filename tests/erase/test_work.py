@@ -48,3 +48,14 @@ def test_the_state_of_earlier_jobs_is_carried_along() -> None:
     )
     assert [int(state["done"]) for state in states] == [1, 2, 3]  # the job's own tensors win
     assert all(torch.equal(state["bank"], torch.ones(2)) for state in states)
+
+
+def test_a_step_without_a_state_of_its_own_has_a_stale_one() -> None:
+    def work() -> Work[None]:
+        yield Step("one", 1, 2, state=lambda: {"own": torch.ones(1)})
+        yield Step("one", 2, 2)
+
+    own, none = with_state(work(), {"before": torch.zeros(1)})
+    assert own.state is not None and none.state is not None
+    assert (set(own.state()), own.stale) == ({"own", "before"}, False)
+    assert (set(none.state()), none.stale) == ({"before"}, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -176,29 +176,49 @@ class Toy:
         guidance: float | None = None,
         batch: int = 32,
         codes: Codes | None = None,
+        state: Mapping[str, Tensor] | None = None,
     ) -> Work[Tensor]:
-        walked = yield from self._walk(shots, guidance or 3.0, steps or self.default_steps, codes)
+        walked = yield from self._walk(shots, guidance or 3.0, steps or self.default_steps, codes, state)
         return walked.z[:, -1].float()
 
-    def trajectory(self, shots: Sequence[Shot], *, guidance: float = 3.0, steps: int = 50) -> Work[Trajectory]:
-        return (yield from self._walk(shots, guidance, steps))
+    def trajectory(
+        self,
+        shots: Sequence[Shot],
+        *,
+        guidance: float = 3.0,
+        steps: int = 50,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Trajectory]:
+        return (yield from self._walk(shots, guidance, steps, None, state))
 
-    def _walk(self, shots: Sequence[Shot], guidance: float, steps: int, codes: Codes | None = None) -> Work[Trajectory]:
+    def _walk(
+        self,
+        shots: Sequence[Shot],
+        guidance: float,
+        steps: int,
+        codes: Codes | None = None,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> Work[Trajectory]:
         times = torch.linspace(999, 0, steps + 1).long()
-        z, seen = self.noise(shots), []
+        z, seen, outputs = self.noise(shots), [], list(state["outputs"]) if state else []
+        known = len(outputs)
         with torch.no_grad():
             present = self.encode([shot.prompt for shot in shots]) if codes is None else codes
             codes = Codes.cat([present, self.encode([""] * len(shots))])
         for step, (now, then) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True), 1):
             with torch.no_grad():
-                both = self.predict(torch.cat([z, z]), torch.tensor(now, device=self.device), codes)
-                present, absent = both.chunk(2)
+                if step > known:
+                    time = torch.tensor(now, device=self.device)
+                    outputs.append(self.predict(torch.cat([z, z]), time, codes))
+                present, absent = outputs[step - 1].chunk(2)
                 seen.append((z.cpu(), present.cpu(), absent.cpu()))
                 noise = absent + guidance * (present - absent)
                 here, there = float(self.alphas_cumprod[now]), float(self.alphas_cumprod[then])
                 clean = (z - (1 - here) ** 0.5 * noise) / here**0.5
                 z = there**0.5 * clean + (1 - there) ** 0.5 * noise
-            yield Step("roll out", step, steps)
+            if step > known:
+                said = {"outputs": torch.stack(outputs)} if state is not None else None
+                yield Step("roll out", step, steps, state=said.copy if said else None)
         stacked = (torch.stack(part, 1) for part in zip(*seen, strict=True))
         return Trajectory(next(stacked), times[:-1], next(stacked), next(stacked))
 

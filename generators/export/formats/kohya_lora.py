@@ -130,7 +130,8 @@ def _flux_recipe(place: Place) -> str:
     )
     return (
         f"{others if place.published else FLUX_WHY_NOT} diffusers (needs peft) translates the names of outer layers, "
-        "but loads them only with the word `transformer.` before them:\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
+        "but loads them only with the word `transformer.` before them:\n\n```python\n"
+        "from diffusers import DiffusionPipeline\n\n"
         f'pipe = DiffusionPipeline.from_pretrained("{place.base}")\n'
         f'state = pipe.lora_state_dict("{place.path}")\n'
         'pipe.load_lora_weights({"transformer." + name.removeprefix("transformer."): state[name] for name in state})\n'

@@ -11,8 +11,9 @@ import pytest
 
 from app.cli.main import explain
 from erase import files
-from erase.errors import DiskFull
+from erase.errors import BadInput, DiskFull
 from tests.app.conftest import Outcome, Studio
+from tests.app.runs.conftest import METHODS
 
 ERASE = ("--concept", "Cats", "--method", "uce")
 
@@ -22,7 +23,8 @@ def refused(outcome: Outcome, *phrases: str) -> None:
     assert outcome.code == 2, outcome.err
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
-    assert outcome.err.count("\n") == 1, outcome.err
+    said = [line for line in outcome.err.splitlines() if not line.startswith("Opening ")]
+    assert len(said) == 1, outcome.err
     for phrase in phrases:
         assert phrase in outcome.err
 
@@ -132,6 +134,112 @@ def test_places_where_nothing_can_be_made(studio: Studio, tmp_path: Path, folder
     )
     picture = ("--prompt", "x", "--steps", "1", "--seeds", "0", "--out", tmp_path / "file" / "x.png")
     refused(studio("sample", folder, *picture), "cannot be made")
+
+
+SWEEP = 'targets = "Cats"\n[model]\npath = "{}"\n[[method]]\nname = "uce"\n'
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_a_model_is_loaded(
+    studio: Studio, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sweep = tmp_path / "run", tmp_path / "sweep.toml"
+    assert studio("erase", folder, *ERASE, "--out", run).code == 0
+    sweep.write_text(SWEEP.format(folder))
+
+    def read_only(**given: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr("app.models.load", lambda *given: pytest.fail("a model was loaded"))
+    for words in (
+        ["erase", folder, *ERASE, "--out", tmp_path / "other"],
+        ["sample", folder, "--prompt", "x", "--out", tmp_path / "x.png"],
+        ["judge", run],
+        ["attack", run, "--concept", "Cats", "--attack", "random"],
+        ["look", run],
+        ["strength", run],
+        ["report", run, "--out", tmp_path / "x.html"],
+        ["latents", "pocket-gan", "--out", tmp_path],
+        ["sweep", sweep, "--out", tmp_path / "swept"],
+    ):
+        refused(studio(*words), "Nothing can be written in", "Read-only file system")
+
+
+def test_a_write_that_is_forbidden_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*given: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files.os, "replace", read_only)
+    with pytest.raises(BadInput, match="Nothing can be written"):
+        files.write_text(tmp_path / "report.json", "{}")
+
+
+def test_what_can_be_checked_is_checked_before_a_model_is_loaded(
+    studio: Studio, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sweep = tmp_path / "run", tmp_path / "sweep.toml"
+    assert studio("erase", folder, *ERASE, "--out", run).code == 0
+    monkeypatch.setattr("app.models.load", lambda *given: pytest.fail("a model was loaded"))
+    refused(studio("judge", run, "--data", tmp_path / "typo"), "There is no data folder", "typo")
+    refused(studio("judge", folder, "--until", "0.1"), "--until has no effect")
+    for line, said in (
+        (f'data = "{tmp_path / "typo"}"\n', "There is no data folder"),
+        ('probe = "pocket-jugde"\n', "Did you mean 'pocket-judge'?"),
+        ('keep = ["Cats"]\n', "erased and kept"),
+    ):
+        sweep.write_text(line + SWEEP.format(folder))
+        refused(studio("sweep", sweep, "--out", tmp_path / "swept"), said)
+        assert not (tmp_path / "swept").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "phrases"),
+    [
+        (
+            ["erase", "pocket-sd", "--concept", "Cats", "Dogs", "--method", "uce", "--out", "x"],
+            ["'Dogs'", "Repeat --concept"],
+        ),
+        (
+            ["erase", "--concept", "Cats", "--method", "uce", "--out", "x", "--keep", "Dogs", "Birds", "pocket-sd"],
+            ["--keep has taken 'pocket-sd'", "before the options"],
+        ),
+    ],
+)
+def test_what_an_option_takes_is_said(studio: Studio, words: list[str], phrases: list[str]) -> None:
+    refused(studio(*words), *phrases)
+
+
+def test_a_run_of_a_plug_in_names_the_variable(
+    studio: Studio, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERASE_METHODS", str(METHODS))
+    assert studio("erase", folder, "--concept", "Cats", "--method", "walk", "--out", tmp_path / "run").code == 0
+    monkeypatch.delenv("ERASE_METHODS")
+    refused(studio("reproduce", tmp_path / "run", "--out", tmp_path / "again"), "'walk'", "ERASE_METHODS")
+
+
+def test_an_anchor_that_was_never_taught(studio: Studio, tmp_path: Path) -> None:
+    words = ("erase", "pocket-sd", *ERASE, "--out", tmp_path / "run", "--anchor")
+    refused(studio(*words, "zebra"), "anchor of pocket-sd 'zebra'")
+    gan = ("erase", "pocket-gan", "--concept", "beard", "--method", "text-unlearn", "--out", tmp_path / "run")
+    refused(studio(*gan, "--anchor", "hat"), "--anchor has no effect")
+
+
+def test_options_that_nothing_reads(studio: Studio, tmp_path: Path) -> None:
+    draw = ("sample", "pocket-gan", "--seeds", "0", "--out", tmp_path / "x.png")
+    refused(studio(*draw, "--steps", "5"), "--steps has no effect")
+    refused(studio(*draw, "--guidance", "3"), "--guidance has no effect")
+    attack = ("attack", "pocket-gan", "--concept", "hat", "--attack", "latent-search")
+    refused(studio(*attack, "--batch", "3"), "--batch has no effect")
+    person = ("--concept", "seed 17", "--method", "text-unlearn", "--out", tmp_path / "run")
+    refused(studio("erase", "pocket-gan", *person), "names a person", "Use guide")
+
+
+def test_what_was_erased_before_is_said(studio: Studio, tmp_path: Path, folder: Path) -> None:
+    assert studio("erase", folder, *ERASE, "--out", tmp_path / "run").code == 0
+    again = studio("erase", tmp_path / "run", *ERASE, "--out", tmp_path / "again")
+    assert again.code == 0
+    assert "'Cats' has been erased from this run before" in again.err
 
 
 def test_damaged_and_foreign_edits(studio: Studio, tmp_path: Path, folder: Path) -> None:

@@ -31,9 +31,10 @@ def printed(stream: io.StringIO, steps: int, seconds: float) -> str:
 
 def test_a_log_gets_a_line_every_few_seconds() -> None:
     lines = printed(io.StringIO(), 1000, 0.02).splitlines()
-    assert len(lines) == 3  # at 5, 10 and 15 of 20 seconds; the twentieth has the answer itself
-    assert lines[1].startswith("erasing: tune 5")
-    assert "loss 0.5" in lines[1]
+    assert len(lines) == 4  # at once, and at 5, 10 and 15 of 20 seconds; the twentieth has the answer itself
+    assert lines[0].startswith("erasing: tune 1/1000")
+    assert lines[2].startswith("erasing: tune 5")
+    assert "loss 0.5" in lines[2]
     assert "\x1b" not in "".join(lines)
 
 
@@ -52,6 +53,33 @@ def test_the_estimate_is_the_time_that_is_left() -> None:
         now[0] += 4.0
         progress(Step("draw", done, 100))
     assert "draw 50/100, about 3 min left" in stream.getvalue().split("\r\x1b[K")[-1]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_line_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.progress.width", lambda stream: columns)
+    stream = Terminal()
+    Progress("erasing " + "very " * 30 + "long", stream)(Step("draw", 1, 10))
+    line = stream.getvalue().removeprefix("\r\x1b[K")
+    assert 30 < len(line) < columns
+
+
+def test_the_estimate_goes_down_while_a_count_stands() -> None:
+    now = [0.0]
+    progress, said = Progress("drawing", Terminal(), clock=lambda: now[0]), []
+    for done in (0, 32, 32, 32, 32, 32, 64):
+        now[0] += 10.0
+        progress(Step("draw", done, 128))
+        said.append(progress.left(Step("draw", done, 128), now[0]))
+    assert said[0] is None
+    assert said[1:6] == sorted(said[1:6], reverse=True)  # type: ignore[type-var]
+    assert progress.left(Step("draw", 128, 128), now[0]) is None  # nothing is left, which is not worth a word
+
+
+def test_a_count_has_its_unit() -> None:
+    stream = io.StringIO()
+    Progress("exporting", stream)(Step("prove", 5, unit="s"))
+    assert stream.getvalue() == "exporting: prove 5 s\n"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,13 +14,17 @@ import pytest
 import torch
 
 from app.cli.main import main
-from app.runs.erase import erase_in, occupied
+from app.runs import erase as runs_erase
+from app.runs.erase import erase_in, occupied, prepare
+from app.runs.job import Job
 from app.runs.run import Run, find_runs, open_run
+from erase import edit as edits
 from erase import files
 from erase.concept import Concept
 from erase.edit import Edit
 from erase.errors import BadInput, DiskFull
-from erase.work import Step, drain
+from erase.methods.registry import build
+from erase.work import Step, Work, drain, map_steps
 from tests.app.runs.conftest import walk_job
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import Toy
@@ -185,6 +190,7 @@ def test_stacking_wears_the_parent_and_keeps_the_sum(begin: Begin, toy: Toy, tmp
     assert [concept["name"] for concept in edit.about["concepts"]] == ["Cats", "Dogs"]
     assert [entry["hash"] for entry in edit.about["parents"]] == [parent.hash, alone.hash]
     assert edit.about["base"] == toy.fingerprint
+    assert run.title == "Dogs by walk, on top of Cats"
     assert [entry.hash for entry in run.ledger()] == [parent.hash, alone.hash]
     third = finished(begin("third", concepts=(Concept(name="Birds"),), seed=6, applied=run.ledger()), toy)
     assert [entry["hash"] for entry in third.about["parents"]][:2] == [parent.hash, alone.hash]
@@ -265,6 +271,69 @@ def test_a_disk_that_fills_up_leaves_the_last_whole_snapshot(
     assert run.checkpoint()[0].steps == 4
     assert not [path for path in run.folder.rglob("*") if path.name.startswith(".") and path.name != ".lock"]
     assert finished(run, toy).hash == straight.hash
+
+
+QUICK = {
+    "salun": {"epochs": 1, "steps": 2, "seeds": 17, "retain": 0, "batch": 9, "templates": False, "lr": 1e-3},
+    "ablate": {"iterations": 2, "steps": 2, "seeds": 17, "batch": 2, "templates": False, "lr": 1e-3},
+}
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_a_run_killed_in_any_stage_goes_on_from_that_step(method: str, toy: Toy, tmp_path: Path) -> None:
+    knobs = build(method, overrides=QUICK[method]).model_dump(mode="json")  # type: ignore[attr-defined]
+    job = Job(model="toy", concepts=(Concept(name="Cats"),), method=method, knobs=knobs)
+    straight, steps = prepare(tmp_path / "straight", job, toy, (), {}), []
+    edit = drain(erase_in(straight, toy, warn=pytest.fail), steps.append)
+    assert [step.done for step in steps if step.stage == "draw"]
+    for at in (1, 3, len(steps) - 1):
+        run = prepare(tmp_path / f"killed-{at}", job, toy, (), {})
+        killed_at(run, toy, at)
+        assert run.state["steps"] == at
+        resumed: list[Step] = []
+        assert drain(erase_in(run, toy, warn=pytest.fail), resumed.append).hash == edit.hash
+        assert [(step.stage, step.done) for step in resumed] == [(step.stage, step.done) for step in steps[at:]]
+        assert run.state["steps"] == straight.state["steps"] == len(steps)
+        assert (run.folder / "events.jsonl").read_bytes().count(b"\n") == len(steps)
+
+
+def test_steps_that_are_made_again_are_counted_once(begin: Begin, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, kept = runs_erase.run_method, {}
+
+    def stale(*given: object, **options: object) -> Work[Edit]:
+        """The walk, whose third to fifth Steps offer the state of the second."""
+
+        def change(step: Step) -> Step:
+            if step.done == 2:
+                kept.update({name: value.clone() for name, value in step.state().items()})
+            return replace(step, state=kept.copy, stale=True) if step.done in (3, 4, 5) else step
+
+        return map_steps(work(*given, **options), change)
+
+    monkeypatch.setattr(runs_erase, "run_method", stale)
+    straight, run = begin("straight"), begin("stopped")
+    edit = finished(straight, toy)
+    stopped_at(run, toy, 4)
+    assert run.checkpoint()[0].steps == 2
+    assert finished(run, toy).hash == edit.hash
+    assert run.state["steps"] == straight.state["steps"] == 8
+
+
+def test_no_room_for_the_edit_keeps_the_last_state_and_names_resume(
+    begin: Begin, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, run = finished(begin("straight"), toy), begin("full")
+
+    def full(*given: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(DiskFull, match=f"studio resume {run.folder}"):
+        patched.setattr(edits, "save_file", full)
+        finished(run, toy)
+    assert run.checkpoint()[0].steps == 8
+    left: list[Step] = []
+    assert drain(erase_in(run, toy, warn=pytest.fail), left.append).hash == straight.hash
+    assert not left
 
 
 def test_runs_are_found_by_folder(begin: Begin, tmp_path: Path) -> None:

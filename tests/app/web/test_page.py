@@ -134,7 +134,7 @@ def erase_a_style(page: Any) -> str:
     assert page.locator("b", has_text="Gogh").count() == 0  # what was typed is no markup
     page.get_by_label("Concept").first.fill("Van Gogh")
     page.locator("#method").get_by_label("advunlearn", exact=True).check()
-    page.locator(".card", has_text="adversary").wait_for()
+    page.locator(".studio-card", has_text="adversary").wait_for()
     choose(page, "#preset", "pocket")
     settle(page, "#settings", iterations=3, warmup=1, seeds=2, attack_steps=1, batch=2, keep_batch=2)
     page.locator("#start").click()
@@ -308,6 +308,31 @@ def test_the_keyboard_alone_starts_moves_and_cancels_a_job(served: Served, opene
     page.keyboard.press("Enter")
     page.locator("#queue .status.cancelled").wait_for()
     assert [task.status for task in queue.tasks()] == ["cancelled"]
+
+
+def test_two_erasures_in_a_row_leave_lists_and_accordions_as_they_were(
+    served: Served, opened: Callable[..., Any]
+) -> None:
+    served.ask("hold", "")  # neither has a folder yet
+    page = opened()
+    for name in ("Cats", "Dogs"):
+        page.get_by_label("Concept").first.fill(name)
+        page.locator("#start").click()
+        page.locator("#queue", has_text=f"{name} by uce").wait_for()
+    page.wait_for_url("**/?run=pocket-sd-dogs-uce-*")
+    page.locator("#terminal").get_by_text("The same in a terminal").click()
+    page.locator("#terminal", has_text="studio erase").wait_for()
+    page.locator("#run input").click()  # the list is made anew
+    page.get_by_role("option", name=re.compile("Cats by uce")).wait_for()
+    assert page.get_by_role("option", name=re.compile("by uce")).count() == 2
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(4000)  # ticks
+    assert "Dogs by uce" in page.locator("#run input").input_value()
+    assert page.locator("#terminal .cm-content").is_visible()
+    for name, shown in (("Ledger", "#ledger"), ("Export", "#formats")):
+        tab(page, name)
+        page.locator(shown, has_text="This run is not begun").wait_for()
+    assert page.locator(".toast-body").count() == 0
 
 
 def test_the_first_page_is_there_in_three_seconds(opened: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from app.runs.erase import erase_in
 from app.runs.run import Run
 from app.verbs import serve
 from app.verbs.look import _kept, read_strengths
-from app.web import actions, compare_view, forms, queue_view, run_view, task_view
+from app.web import actions, compare_view, forms, page, queue_view, run_view, tabs, task_view
 from benchmarks.pages.strengths import Looked
 from benchmarks.pictures.grid import Line, Pair, Verdict
 from benchmarks.pictures.plots import front
@@ -329,3 +330,101 @@ def test_a_run_from_elsewhere_is_adopted_once(tmp_path: Path, toy: Toy, begin: C
     actions.adopt(str(there.folder))
     assert [task.kind for task in queue.tasks()] == ["look"]
     assert [name for _, name in task_view.run_names()] == [adopted.folder.name]
+
+
+def test_a_run_is_in_the_list_from_the_moment_it_is_asked_for(run: Run) -> None:
+    first, second = (actions.erase(actions.Erasure("pocket-sd", name, measure=False)) for name in ("Cats", "Dogs"))
+    names = [name for _, name in tabs.run_list()]
+    assert names == [second.run.name, first.run.name, run.folder.name]
+    assert next(name for _, name in tabs.run_list("another")) == "another"
+    walk_in = queue.tasks()[0].run
+    walk_in.mkdir(parents=True)
+    (walk_in / "job.json").write_bytes((run.folder / "job.json").read_bytes())
+    assert sorted(name for _, name in tabs.run_list()) == sorted(names)  # once, now that it has a folder
+
+
+def test_the_page_lets_lists_grow_and_renders_one_at_a_time() -> None:
+    blocks = page.page()
+    [chosen] = [part["props"] for part in blocks.config["components"] if part["props"].get("elem_id") == "run"]
+    assert chosen["allow_custom_value"]  # each tick takes the run as it is, be it in the list of then or not
+    renders = [each for each in blocks.fns.values() if each.renderable is not None]
+    assert len(renders) == 2
+    assert {(each.concurrency_id, each.concurrency_limit) for each in renders} == {("render", 1)}
+
+
+def test_own_prompts_and_standard_rows_are_two_things(run: Run) -> None:
+    looked(run)
+    standard = run_view.before_after(run.folder.name)
+    folder = run.folder / "look" / "4567"
+    line = Line("my words", "", (Pair(Shot(9, "my words"), "", ""),), False)
+    pictures = {0.0: torch.zeros(1, 3, 8, 8), 1.0: torch.ones(1, 3, 8, 8)}
+    verdict = {at: [Verdict(("Cats", "Photo"), None)] for at in pictures}
+    kept = _kept(Looked((line,), pictures, verdict, "p@1"), folder)
+    queue.write_json(folder / "index.json", {"strengths": [0.0, 1.0], "prompts": ["my words"], **kept})
+    both = run_view.before_after(run.folder.name)
+    assert "Target" in both and "Neighbours" in both and "Your own" in both and "my words" in both
+    assert "Your own" not in standard
+    assert "Over-erasure" not in both
+
+
+def test_unedited_pictures_are_not_judged(run: Run) -> None:
+    looked(run, good=False)
+    shown = run_view.before_after(run.folder.name, 1.0)
+    assert (shown.count("✓") - 1, shown.count("✕") - 1) == (1, 1)  # one of each after, and the two of the legend
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda name: actions.erase(actions.Erasure("nonsense", "Cats")), "Unknown model 'nonsense'"),
+        (lambda name: actions.erase(actions.Erasure("/etc/passwd", "Cats")), "is not a file of weights"),
+        (lambda name: actions.erase(actions.Erasure("/etc", "Cats")), "neither a model nor a run"),
+        (lambda name: actions.erase(actions.Erasure(None, "Cats")), "From which model"),
+        (lambda name: actions.erase(actions.Erasure("pocket-sd", None)), "What is to be erased"),
+        (lambda name: actions.erase(actions.Erasure("pocket-sd", "Cats", seed=None)), "The seed is empty"),
+        (lambda name: actions.erase(actions.Erasure("pocket-sd", "Cats", seed=-5)), "from 0 on"),
+        (lambda name: actions.look(name, "a cat", "-5"), "names no seeds"),
+        (lambda name: actions.look(name, "a cat", "abc"), "names no seeds"),
+        (lambda name: actions.look(name, "a cat", "5:1"), "names no seeds"),
+        (lambda name: actions.look(name, "a cat", "0:100000"), "100,000 seeds"),
+        (lambda name: actions.attack(name, "random", rows=0), "from 1 to 1,000"),
+        (lambda name: actions.attack(name, "random", rows=999999999), "from 1 to 1,000"),
+        (lambda name: actions.attack(name, "random", rows=None), "The number of prompts is empty"),
+        (lambda name: actions.attack(name, "random", budget="-1"), "from 1 on"),
+        (lambda name: actions.take_off(name, 0), "from 1 on"),
+        (lambda name: actions.take_off(name, 3), "choose another number"),
+        (lambda name: actions.take_off(name, None), "is empty"),
+        (lambda name: actions.export(name, "pipeline", size=5.0), "pipeline"),
+    ],
+)
+def test_wrong_input_is_refused_at_the_click(run: Run, ask: Callable[[str], object], sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        ask(run.folder.name)
+    assert not queue.tasks()
+
+
+def test_empty_fields_are_what_they_are_without_an_entry(run: Run) -> None:
+    name = run.folder.name
+    assert actions.look(name, None, None).commands == (("look", str(run.folder)),)
+    assert "--strength 1" in " ".join(actions.export(name, "edit", None, None, None).commands[0])
+    assert "--concept Cats" in " ".join(actions.attack(name, "random", None, None).commands[0])
+
+
+def test_a_run_without_an_edit_says_how_it_stands(begin: Callable[..., Run]) -> None:  # noqa: F811
+    begin("home/runs/unfinished", seed=1)
+    for view in (run_view.ledger, run_view.formats):
+        assert "This run is lost and has no edit yet" in view("unfinished")
+        assert "This run is not begun" in view("soon")
+    assert "No run chosen" in run_view.ledger("")
+
+
+def test_the_terminals_words_are_no_part_of_what_is_drawn_anew(run: Run) -> None:
+    task = actions.look(run.folder.name)
+    assert task_view.terminal(task.id) == f"studio look {run.folder}"
+    assert "<details" not in task_view.progress(task.id)
+    assert task_view.terminal("") == ""
+
+
+def test_no_rule_of_ours_is_about_a_class_of_gradios() -> None:
+    rules = re.findall(r"\.([a-z][\w-]*)", re.sub(r"\{[^}]*\}", "", page.CSS))
+    assert not {"error", "card", "panel", "empty", "note"} & set(rules)

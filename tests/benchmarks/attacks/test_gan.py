@@ -102,6 +102,6 @@ def test_the_command_names_the_attacks_that_fit(capsys: pytest.CaptureFixture[st
     assert main(["attack", "pocket-gan", "--concept", "hat", "--attack", "random"]) == 2
     assert "code-inversion, latent-search, prompt-boundary" in capsys.readouterr().err
     assert main(["attack", "pocket-sd", "--concept", "hat", "--attack", "latent-search", "--prompts", "x.csv"]) == 2
-    assert "reads no prompts" in capsys.readouterr().err
+    assert "--prompts has no effect" in capsys.readouterr().err
     assert main(["attacks", "Latent_Search", "--json"]) == 0
     assert '"budget"' in capsys.readouterr().out

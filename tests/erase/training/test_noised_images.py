@@ -123,7 +123,7 @@ def test_an_interrupted_bank_goes_on_to_the_same_bits(toy: Toy) -> None:
         left: list[object] = []
         resumed = drain(prepare(toy, Asked(), many, {"erase": 4}, 5, state), left.append)
         assert all(torch.equal(resumed.state[name], value) for name, value in whole.state.items())
-        assert len(left) == 10 - (stop if stop > 6 else 3 * ((stop - 1) // 3))
+        assert len(left) == 10 - stop
 
 
 def test_each_text_is_read_once(toy: Toy) -> None:

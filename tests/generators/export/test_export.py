@@ -17,6 +17,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.model import Shot
 from erase.work import Step, drain
+from generators.assets import assets
 from generators.export import card as cards
 from generators.export import staging
 from generators.export import verify as proving
@@ -157,6 +158,16 @@ def test_the_card_says_what_was_done_and_proven(models, tmp_path, unproven):
         assert piece in text
     assert text.startswith('---\nlicense: "unknown"\n')
     assert cards.UNKNOWN in text
+
+
+def test_a_bundled_model_has_its_own_licence(tmp_path, unproven):
+    model = generators.load("pocket-sd", device="cpu")
+    assert "CC BY 4.0" in model.licence
+    drain(export(model, None, tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith('---\nlicense: "apache-2.0"\n')
+    assert "CC BY 4.0" in card
+    assert "Copyright (c) Microsoft" in (assets() / "NOTICE").read_text()
 
 
 def test_the_base_licence_is_carried_over(models, tmp_path, unproven):
