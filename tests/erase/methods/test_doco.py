@@ -23,6 +23,7 @@ from erase.training.patchgan import Critic
 from erase.training.slices import select
 from erase.work import Step, drain
 from tests.erase.methods.costs import counted, strays
+from tests.erase.methods.slopes import assert_same_slopes, overheard, slopes
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import Toy
 
@@ -171,6 +172,36 @@ def test_surgery_acts_on_the_two_gradients(monkeypatch: pytest.MonkeyPatch) -> N
         else:
             assert torch.allclose(applied["project"][name], g, atol=1e-7)
     assert conflicts > 0
+
+
+@pytest.mark.parametrize("knobs", [{"match": 0.0}, {"match": 2.0}, {"match": 5.0}, {"sees": "latent"}])
+def test_the_student_steps_down_the_doubts_and_the_match(knobs: dict[str, Any]) -> None:
+    bench = Bench(surgery="off", **knobs)
+    toy, seen = bench.toy, overheard(bench.masters)
+    lessons = bench.course.banks["erase"].lessons(2, toy)
+    told = [picture.told for picture in lessons.pictures]
+    assert lessons.said is not None and lessons.groups.tolist() == [0, 1]
+    said = toy.predict_noise(lessons.z, lessons.t, toy.encode(told))
+    signal = toy.alphas_cumprod[lessons.t].float().view(-1, 1, 1, 1)
+    shown = said if bench.method.sees == "noise" else (lessons.z - (1 - signal).sqrt() * said) / signal.sqrt()
+    maps = bench.critic.network(shown)  # a map for each concept
+    logits = torch.stack([maps[0, 0], maps[1, 1]])
+    loss = -torch.sigmoid(logits).log().mean() + knobs.get("match", 0.0) * (said - lessons.said).square().mean()
+    expected = slopes(toy.network, list(bench.masters.deltas), loss)
+    bench.step(2)
+    assert_same_slopes(seen, expected)
+
+
+def test_the_retain_gradient_is_added_with_its_strength() -> None:
+    found = {}
+    for strength in (0.0, 1.0, 3.0):
+        bench = Bench(surgery="add", strength=strength)
+        seen = overheard(bench.masters)
+        bench.step(2)
+        found[strength] = seen
+    retained = {name: part - found[0.0][name] for name, part in found[1.0].items()}
+    tripled = {name: part - found[0.0][name] for name, part in found[3.0].items()}
+    assert_same_slopes(tripled, {name: 3 * part for name, part in retained.items()})
 
 
 def test_the_clean_latent_is_what_was_noised(toy: Toy) -> None:
