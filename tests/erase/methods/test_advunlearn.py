@@ -311,6 +311,20 @@ def test_the_attacked_prompt_is_where_adam_ends_on_the_way_to_the_concept() -> N
     assert after < 0.9 * before
 
 
+def test_the_published_slip_labels_latents_noisier_and_asks_the_teacher_there() -> None:
+    bench = Bench(faithful=True)
+    lessons = bench.bank.lessons(stream(0, "test"), 6, bench.toy, 0)
+    slipped = bench.loop._mislabelled(lessons, stream(0, "slip"))
+    assert torch.equal(slipped.z, lessons.z)
+    shift = (slipped.t - lessons.t)[lessons.t + 58 < 1000]
+    assert len(shift) > 1 and all(39 <= by <= 58 for by in shift.tolist())
+    with torch.no_grad():
+        present, absent = (bench.toy.predict_noise(lessons.z, slipped.t, bench.toy.encode([text] * 6))
+                           for text in ("Cats", ""))  # fmt: skip
+    torch.testing.assert_close(slipped.said["present"], present)
+    torch.testing.assert_close(slipped.said["absent"], absent)
+
+
 def test_of_several_restarts_the_strongest_is_shown() -> None:
     bench = Bench(attack_steps=1, attack_lr=1e-9, restarts=5)
     starts = random_words(bench.toy, stream(0, "adversary", 1), 5, 2)
