@@ -98,6 +98,22 @@ def test_the_discriminator_s_gradient_at_a_student_s_logit_is_the_chance_it_gave
     assert torch.allclose(moved, (chance.mean() + doubt.mean())[None], atol=1e-5)
 
 
+def test_the_discriminator_learns_to_take_the_teacher_for_real_and_the_student_for_fake() -> None:
+    critic = Critic((4, 8, 8), 2, 1e-3, stream(0, "critic"), torch.device("cpu"))
+    teacher, student = (torch.randn(3, 4, 8, 8, generator=stream(0, side)) for side in ("teacher", "student"))
+    which = torch.tensor([0, 1, 1])
+
+    def chances() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return torch.sigmoid(critic.logits(teacher, which)), torch.sigmoid(critic.logits(student, which))
+
+    real, fake = chances()
+    told = critic.learn(teacher, student, which)
+    assert told == pytest.approx(float(-real.log().mean() - (1 - fake).log().mean()), rel=1e-5)
+    after = chances()
+    assert after[0].mean() > real.mean() and after[1].mean() < fake.mean()
+
+
 def test_the_discriminator_learns_from_what_was_said_before_the_student_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(lr=0.1)
     lessons = bench.course.banks["erase"].lessons(3, bench.toy)
@@ -192,16 +208,15 @@ def test_the_student_steps_down_the_doubts_and_the_match(knobs: dict[str, Any]) 
     assert_same_slopes(seen, expected)
 
 
-def test_the_retain_gradient_is_added_with_its_strength() -> None:
-    found = {}
+def test_the_retain_gradient_is_added_with_its_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, found = Bench(surgery="add"), {}
+    monkeypatch.setattr(bench.critic, "learn", lambda *_: 0.0)  # so that every step has the same doubts
     for strength in (0.0, 1.0, 3.0):
-        bench = Bench(surgery="add", strength=strength)
-        seen = overheard(bench.masters)
+        bench.method = bench.method.model_copy(update={"strength": strength})
+        found[strength] = overheard(bench.masters)
         bench.step(2)
-        found[strength] = seen
-    retained = {name: part - found[0.0][name] for name, part in found[1.0].items()}
-    tripled = {name: part - found[0.0][name] for name, part in found[3.0].items()}
-    assert_same_slopes(tripled, {name: 3 * part for name, part in retained.items()})
+    added = {strength: {name: part - found[0.0][name] for name, part in found[strength].items()} for strength in found}
+    assert_same_slopes(added[3.0], {name: 3 * part for name, part in added[1.0].items()})
 
 
 def test_the_clean_latent_is_what_was_noised(toy: Toy) -> None:
