@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from erase.gan.adversarial import GanSettings, GanTrainer
 from erase.rng import stream
+from tests.toys.gan import ToyGan
 
 A, B, C, D = 0.7, -1.3, 0.4, 0.9  # the generator's numbers, and the critic's
 SIDE = 2
@@ -158,6 +159,21 @@ def test_the_critic_sees_the_generator_as_it_has_become() -> None:
     first = torch.randn(2, 4, 1, generator=_after_the_real_ones())[0, :, 0]
     torch.testing.assert_close(gan.drawn[0]["w"], (A + 1) * first)
     assert float(gan.network.a.detach()) == pytest.approx(A)
+
+
+def test_fakes_mix_the_styles_of_two_codes_at_a_layer() -> None:
+    gan, mixed = ToyGan(), 0
+    pair = GanTrainer(gan, real, GanSettings(0.1, 4, 4, 0.0, 0.0), ("test",), 0)
+    for number in range(6):
+        with torch.no_grad():
+            _, ws = pair.fakes(stream(0, "fakes", number), 2)
+            one, other = gan.mapping(torch.randn(2, 2, 6, generator=stream(0, "fakes", number)).flatten(0, 1)).chunk(2)
+        own = [bool(torch.equal(ws[:, layer], one[:, layer])) for layer in range(ws.shape[1])]
+        second = [bool(torch.equal(ws[:, layer], other[:, layer])) for layer in range(ws.shape[1])]
+        assert own[0] and own == sorted(own, reverse=True)
+        assert second == [not first for first in own]
+        mixed += not all(own)
+    assert mixed >= 4
 
 
 def _after_the_real_ones() -> torch.Generator:

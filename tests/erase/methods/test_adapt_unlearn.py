@@ -6,6 +6,8 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -255,6 +257,44 @@ def test_extrapolation_wears_the_mean_adaptation_backwards(gan: ToyGan, monkeypa
     edit = drain(run_method(quick, Request(gan, [Concept(name="eyeglasses", kind="attribute")])))
     for name, delta in edit.deltas.items():
         torch.testing.assert_close(delta, -1.5 * (adapted[0][name] + adapted[1][name]) / 2)
+
+
+class Duel:
+    """A pair in training whose average is told apart from its last weights."""
+
+    def __init__(self, gan: ToyGan, value: float) -> None:
+        self.average = {name: torch.full_like(w, value) for name, w in gan.network.named_parameters()}
+        self.generator = SimpleNamespace(deltas={name: 100 + average for name, average in self.average.items()})
+
+    def step(self, number: int, more: object) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
+def test_each_adapted_model_is_its_own_and_averages_are_what_counts(
+    gan: ToyGan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str | int, ...]] = []
+    sums: list[dict[str, Tensor]] = []
+
+    def duel(self: AdaptUnlearn, model: ToyGan, real: object, half_life: float, purpose: Any, seed: int) -> Duel:
+        asked.append(tuple(purpose))
+        return Duel(model, float(len(asked)))
+
+    def scale(self: AdaptUnlearn, duel: Duel, known: Sums) -> Tensor:
+        sums.append(known.mean())
+        return torch.ones([])
+
+    monkeypatch.setattr(AdaptUnlearn, "_duel", duel)
+    monkeypatch.setattr(AdaptUnlearn, "_scale", scale)
+    monkeypatch.setattr(AdaptUnlearn, "_fisher", lambda *_: adapt_unlearn._nothing())
+    quick = AdaptUnlearn(marked=8, positives=8, models=2, adapt_steps=1, steps=1, worn=1.0)
+    edit = drain(run_method(quick, Request(gan, [Concept(name="eyeglasses", kind="attribute")])))
+    assert asked == [("adapt", 0), ("adapt", 1), ("unlearn",)]
+    assert {float(value.mean()) for value in sums[0].values()} == {1.5}
+    assert {float(value.mean()) for value in edit.deltas.values()} == {3.0}
 
 
 def test_adam_steps_by_the_gain() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from benchmarks.speed.methods import counted
 from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.errors import BadInput
-from erase.methods.advunlearn import CHOICE, AdvUnlearn, _Loop, _Seen
+from erase.methods.advunlearn import CHOICE, PLACES, AdvUnlearn, _Loop, _Seen
 from erase.prompts.everyday import everyday, without
 from erase.request import Request, run_method
 from erase.rng import stream
@@ -247,7 +248,7 @@ class Bench:
     """One iteration's surroundings: a toy, its rollouts of cats and of what is kept, and what the step descends."""
 
     def __init__(self, **knobs: Any) -> None:
-        self.method = AdvUnlearn(**{**QUICK, "batch": 2, "tokens": 2, "draws": 2, **knobs})
+        self.method = AdvUnlearn(**{**QUICK, "batch": 2, "tokens": 2, "draws": 2, "seeds": 3, **knobs})
         self.toy, cats = Toy(), [Concept(name="Cats")]
         how = Sampling(0, 3.0, 3, dtype=torch.float32)
         self.bank = drain(teach(self.toy, self.method._rollouts(cats), "teach", ("present", "absent"), how))
@@ -309,6 +310,46 @@ def test_the_attacked_prompt_is_where_adam_ends_on_the_way_to_the_concept() -> N
     with torch.no_grad():
         before, after = (float(bench.distance(each, "held out", n=32)) for each in (start, found))
     assert after < 0.9 * before
+
+
+def test_the_latest_attack_is_gone_on_from_where_that_is_asked_for() -> None:
+    for init in ("latest", "random"):
+        bench = Bench(attack_steps=1, attack_lr=1e-9, init=init)
+        found = []
+        for turn in range(2):
+            bench.loop._attack(turn)
+            assert bench.loop.seen.free is not None
+            found.append(bench.loop.seen.free)
+        assert torch.allclose(found[0], found[1], atol=1e-6) == (init == "latest")
+
+
+def test_every_text_has_its_turn_and_mixed_places_take_turns() -> None:
+    bench = Bench(place="mixed", attack_steps=1)
+    bench.loop.texts = ["Cats", "a cat", "two cats"]
+    turns = [bench.loop._turn(i) for i in range(9)]
+    assert [sorted(turns[lap : lap + 3]) for lap in (0, 3, 6)] == 3 * [[0, 1, 2]]
+    assert turns[:3] != turns[3:6] or turns[3:6] != turns[6:]
+    bench.loop.placed = {
+        (turn, where): bench.method._placed(bench.toy, text, where)
+        for turn, text in enumerate(bench.loop.texts)
+        for where in PLACES
+    }
+    bench.loop.bank = replace(bench.bank, rollouts=[replace(r, group=n % 3) for n, r in enumerate(bench.bank.rollouts)])
+    shown = []
+    for i in range(5):
+        bench.loop._attack(i)
+        shown.append((bench.loop.seen.turn, bench.loop.seen.where))
+    assert shown == [(turns[i], ("prefix", "suffix", "insert", "replace", "prefix")[i]) for i in range(5)]
+
+
+def test_the_anchor_is_the_target_where_that_is_asked_for(toy: Toy) -> None:
+    def first(target: str, anchor: str) -> float:
+        method = AdvUnlearn(**{**QUICK, "eta": 0.0, "target": target, "iterations": 1, "warmup": 1})
+        concept = Concept(name="Cats", anchor=anchor)
+        return next(step.loss["erase"] for step in _steps(method, toy, concept) if step.stage == "tune")
+
+    assert first("negative", "dogs") == first("negative", "")
+    assert abs(first("anchor", "dogs") / first("anchor", "") - 1) > 0.05
 
 
 def test_the_published_slip_labels_latents_noisier_and_asks_the_teacher_there() -> None:

@@ -208,8 +208,11 @@ def test_the_student_steps_down_the_doubts_and_the_match(knobs: dict[str, Any]) 
     assert_same_slopes(seen, expected)
 
 
-def test_the_retain_gradient_is_added_with_its_strength(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, found = Bench(surgery="add"), {}
+@pytest.mark.parametrize("surgery", ["add", "project"])
+def test_surgery_changes_the_gradient_in_proportion_to_its_strength(
+    surgery: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, found = Bench(surgery=surgery), {}
     monkeypatch.setattr(bench.critic, "learn", lambda *_: 0.0)  # so that every step has the same doubts
     for strength in (0.0, 1.0, 3.0):
         bench.method = bench.method.model_copy(update={"strength": strength})

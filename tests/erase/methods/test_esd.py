@@ -123,6 +123,18 @@ def test_a_step_follows_the_guided_target_and_the_weighted_retain_loss(
     assert_same_slopes(seen, expected)
 
 
+def test_the_anchor_is_the_target_where_that_is_asked_for(toy: Toy) -> None:
+    def first(target: str, anchor: str) -> float:
+        seen: list[float] = []
+        method = ESD(**{**QUICK, "iterations": 1, "eta": 0.0, "target": target})  # type: ignore[arg-type]
+        work = run_method(method, Request(toy, [Concept(name="Cats", anchor=anchor)]))
+        drain(work, lambda step: seen.extend(step.loss.values()))
+        return seen[0]
+
+    assert first("negative", "dogs") == first("negative", "")
+    assert abs(first("anchor", "dogs") / first("anchor", "") - 1) > 0.05
+
+
 def test_a_network_left_in_training_mode_is_tuned_in_evaluation_mode(toy: Toy, cats: Concept) -> None:
     seen: set[bool] = set()
     toy.network.train()
