@@ -258,7 +258,7 @@ def test_filtering_holds_only_what_would_move(toy: Toy, cats: Concept) -> None:
 
 def test_the_filter_lets_go_of_what_an_edit_would_leave_alone() -> None:
     kept = torch.stack([3 * EYE[0] + EYE[1], EYE[2], EYE[3]])  # the first has a share of the concept
-    codes = Gathered(EYE[:1], EYE[5:6], kept, EYE[:0], (1,), pooled=False)
+    codes = Gathered(EYE[:1], EYE[5:6], kept, EYE[8:11], (1,), pooled=False)
     _, Q = NullSpace(hold=1.0, rest="none", filter=True).free(codes)
     torch.testing.assert_close((kept @ Q).norm(dim=1), torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64))
     _, every = NullSpace(hold=1.0, rest="none").free(codes)
