@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo studio test browser lint format
+.PHONY: help setup demo studio test browser mutants lint format
 
 help:
 	@echo "make demo    erase a style from the bundled model, judge it, draw it, export it (into demo/)"
 	@echo "make studio  the same if it has not been done, then the page in the browser"
 	@echo "make test    run every test that needs neither a GPU nor a browser"
 	@echo "make browser  run the tests of the page in a browser; needs a Chromium"
+	@echo "make mutants  make the science wrong line by line, and see that tests notice; takes an hour"
 	@echo "make lint    ruff and pyright"
 	@echo "make format  let ruff rewrite the files"
 
@@ -37,6 +38,9 @@ test: $(READY)
 
 browser: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser $(PYTEST_ARGS) tests/app
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

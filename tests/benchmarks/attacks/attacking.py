@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +14,12 @@ from benchmarks.probes.base import Seen
 from benchmarks.suites.prompts import Row
 from benchmarks.suites.suite import Target
 from erase.edit import Edit
-from erase.model import Denoiser
-from erase.work import drain
+from erase.model import Codes, Denoiser, Shot
+from erase.noise import NoisePath
+from erase.rng import stream
+from erase.work import Work, drain
 from tests.benchmarks.doubles import TINY
+from tests.toys.denoiser import Toy
 
 GOGH = Target("style", "Van_Gogh")
 
@@ -49,3 +54,68 @@ def aim_at(model: Denoiser, some: Sequence[Row], edit: Edit | None = None, **cha
     for row in some:
         aim.clean[row] = drain(model.latents([row.shot]))[0]
     return aim
+
+
+def shaken(toy: Toy, size: float = 0.05) -> Edit:
+    """An edit that changes every cross-attention a little."""
+    names = [f"{name}.weight" for name in toy.readers()]
+    shapes = dict(toy.network.named_parameters())
+    deltas = {name: size * torch.randn(shapes[name].shape, generator=stream(0, name)) for name in names}
+    return Edit(deltas, {"method": "shaken", "concepts": [{"name": "Van Gogh"}]})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call of a denoiser: latents, a time for each, codes, whether an edit was on, and its answer."""
+
+    z: Tensor
+    times: list[int]
+    codes: Tensor
+    edited: bool
+    said: Tensor
+
+
+class ListeningPath(NoisePath):
+    """A path that tells what it is to add noise to."""
+
+    def __init__(self, signal: Tensor, noise: Tensor, note: Callable[[Tensor, Tensor, Tensor], None]) -> None:
+        super().__init__(signal, noise)
+        object.__setattr__(self, "note", note)
+
+    def add_noise(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        self.note(z0, noise, t)  # type: ignore[attr-defined]
+        return super().add_noise(z0, noise, t)
+
+
+class Listener(Toy):
+    """A toy that keeps what it is asked: pictures to be noised, predictions, and shots to be drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = ListeningPath(self.path.signal, self.path.noise, self.noted)
+        self._plain = next(iter(self.readers().values())).weight.detach().clone()
+        self.forget()
+
+    def forget(self) -> None:
+        self.noised: list[tuple[Tensor, Tensor, list[int]]] = []
+        self.asked: list[Asked] = []
+        self.drawn: list[tuple[Sequence[Shot], bool, Tensor]] = []
+
+    @property
+    def edited(self) -> bool:
+        return not torch.equal(next(iter(self.readers().values())).weight, self._plain)
+
+    def noted(self, z0: Tensor, noise: Tensor, t: Tensor) -> None:
+        self.noised.append((z0, noise, t.expand(len(z0)).tolist()))
+
+    def predict(self, z: Tensor, t: Tensor, codes: Codes) -> Tensor:
+        said = super().predict(z, t, codes)
+        times = t.expand(len(z)).tolist()
+        self.asked.append(Asked(z.detach(), times, codes.tokens.detach(), self.edited, said.detach()))
+        return said
+
+    def latents(self, shots: Sequence[Shot], **how: Any) -> Work[Tensor]:
+        edited = self.edited
+        found = yield from super().latents(shots, **how)
+        self.drawn.append((shots, edited, found))
+        return found

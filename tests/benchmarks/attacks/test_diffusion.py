@@ -31,7 +31,7 @@ from erase.edit import Edit
 from erase.errors import BadInput
 from erase.rng import stream
 from erase.work import Step, Work, drain
-from tests.benchmarks.attacks.attacking import GOGH, Says, aim_at, rows
+from tests.benchmarks.attacks.attacking import GOGH, Says, aim_at, rows, shaken
 from tests.benchmarks.doubles import TINY
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import Toy
@@ -56,14 +56,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(name: str, **knobs: Any) -> Attack:
     return build(name, None, {**SEARCHES[name], **knobs})
-
-
-def shaken(toy: Toy, size: float = 0.05) -> Edit:
-    """An edit that changes every cross-attention a little."""
-    names = [f"{name}.weight" for name in toy.readers()]
-    shapes = dict(toy.network.named_parameters())
-    deltas = {name: size * torch.randn(shapes[name].shape, generator=stream(0, name)) for name in names}
-    return Edit(deltas, {"method": "shaken", "concepts": [{"name": "Van Gogh"}]})
 
 
 def hunted(toy: Toy, how: Attack, some: list[Row], *, batch: int, edit: Edit | None = None) -> dict[str, PromptState]:

@@ -173,6 +173,16 @@ def test_the_bootstrap_repeats_and_widens_with_spread() -> None:
     assert high - low > 5 * (bootstrap(tight)[1] - bootstrap(tight)[0])
 
 
+def test_the_bootstrap_s_interval_is_one_of_95_percent() -> None:
+    """Of many targets the mean is nearly normal: 1.96 standard errors to either side, where 90 % would be 1.645."""
+    values = [((7 * place) % 40) / 40 for place in range(40)]
+    mean = sum(values) / 40
+    error = (sum((value - mean) ** 2 for value in values) / 40 / 40) ** 0.5
+    low, high = bootstrap(values)
+    assert (mean - low) / error == pytest.approx(1.96, abs=0.1)
+    assert (high - mean) / error == pytest.approx(1.96, abs=0.1)
+
+
 def test_many_targets_carry_a_bootstrap_and_one_a_wilson_interval() -> None:
     rows = grid(lambda s, o, _: (s if s in ("S1", "S2") else "S5", o, 1.0, 1.0))
     many = accuracies(rows, [Target("style", f"S{i}") for i in range(5)], STRICT).UA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from erase.methods.ablate import Ablation, needs_prior
 from erase.model import Shot
 from erase.request import Request, run_method
 from erase.training.deltas import DeltaOptimizer, NoiseTarget, errors
+from erase.training.noised_images import prepare
 from erase.training.slices import select
 from erase.work import Step, drain
 from tests.erase.methods.costs import counted, strays
+from tests.erase.methods.slopes import assert_same_slopes, overheard, slopes, strayed
 from tests.toys.denoiser import Toy
 
 QUICK: dict[str, Any] = {"iterations": 4, "batch": 2, "seeds": 4, "steps": 3, "keep_seeds": 2, "lr": 1e-3}
@@ -97,6 +100,42 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
         return float((said - noise).square().mean())
 
     assert error(5.0) < 0.9 * error(0.0)
+
+
+def test_the_pictures_drawn_are_the_anchor_s_and_of_what_is_kept(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    latents = toy.latents
+
+    def noted(shots: Sequence[Shot], **how: Any) -> Any:
+        drawn.extend(shot.prompt for shot in shots)
+        return latents(shots, **how)
+
+    monkeypatch.setattr(toy, "latents", noted)
+    concept, kept = Concept(name="Van Gogh", kind="style", anchor="watercolour"), Concept(name="Dogs")
+    drain(run_method(Ablation(**QUICK, templates=("{} of a sea",)), Request(toy, [concept], [kept])))
+    assert set(drawn) == {"watercolour", "watercolour of a sea", "Dogs", "Dogs of a sea"}
+
+
+@pytest.mark.parametrize("knobs", [{"retain": 0.5}, {"retain": 2.0}, {"target": "noise"}])
+def test_a_step_follows_the_target_and_the_weighted_retain_loss(toy: Toy, knobs: dict[str, Any]) -> None:
+    method = Ablation(**{**QUICK, **knobs})
+    pictures = method._pictures(Request(None, [Concept(name="Van Gogh", kind="style")], [Concept(name="Dogs")], 0))
+    course = drain(prepare(toy, method, pictures, {}, 0, {}))
+    masters = DeltaOptimizer(toy.network, select(toy.network, "kv"), 1e-3)
+    strayed(masters, toy.network)
+    seen = overheard(masters)
+    erase, kept = (course.banks[name].lessons(3, toy) for name in ("erase", "retain"))
+    told = toy.predict(erase.z, erase.t, toy.encode([picture.told for picture in erase.pictures]))
+    with torch.no_grad():
+        anchor = toy.predict(erase.z, erase.t, toy.encode([picture.instead for picture in erase.pictures]))
+    goal = erase.noise if method.target == "noise" else anchor
+    shown = [picture.shot.prompt for picture in kept.pictures]
+    assert all("Dogs" in prompt for prompt in shown)
+    retain = (toy.predict(kept.z, kept.t, toy.encode(shown)) - kept.noise).square().mean()
+    loss = (told - goal).square().mean() + method.retain * retain
+    expected = slopes(toy.network, list(masters.deltas), loss)
+    method._one(toy, masters, course, 3)
+    assert_same_slopes(seen, expected)
 
 
 @pytest.mark.parametrize("slice", ["kv", "cross", "attention", "full"])

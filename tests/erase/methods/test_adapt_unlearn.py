@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +21,7 @@ from erase.methods import adapt_unlearn
 from erase.methods.adapt_unlearn import AdaptUnlearn, Sums
 from erase.request import Request, run_method
 from erase.rng import stream
-from erase.work import drain
+from erase.work import Step, Work, drain
 from tests.toys.compare import same_bits, weights
 from tests.toys.gan import ToyGan
 
@@ -98,13 +105,73 @@ def test_every_form_falls_with_distance(form: str) -> None:
     assert torch.equal(method._shape(torch.tensor(5.0)), method._shape(torch.tensor(6.0))) == (form == "NL2")
 
 
+@pytest.mark.parametrize("form", ["EL2", "NL2", "IL2"])
+def test_the_repulsion_is_the_equation_and_a_step_down_it_leads_away(gan: ToyGan, form: str) -> None:
+    adapted, sums = models(gan, 3), Sums(gan)
+    for vector in adapted:
+        sums.add(vector)
+
+    def distance(u: dict[str, Tensor]) -> float:
+        far = sum(float((unfolded(gan, u) - unfolded(gan, v)).square().sum()) for v in adapted)
+        return far / sum(float(unfolded(gan, v).square().sum()) for v in adapted)
+
+    u = {name: (0.5 * adapted[0][name]).requires_grad_(True) for name in adapted[0] if name.startswith("synthesis.")}
+    method = AdaptUnlearn(form=form, alpha=1.5)  # type: ignore[arg-type]
+    loss = method._repelled(sums, torch.tensor(0.7), u)["repel"]
+    rho = distance({name: value.detach() for name, value in u.items()})
+    expected = {"EL2": math.exp(-1.5 * rho), "NL2": -rho, "IL2": 1 / rho}[form]
+    assert float(loss.detach()) == pytest.approx(0.7 * expected, rel=1e-4)
+    slopes = torch.autograd.grad(loss, list(u.values()))
+    length = math.sqrt(sum(float(slope.square().sum()) for slope in slopes))
+    moved = {name: (w - 1e-3 / length * slope).detach() for (name, w), slope in zip(u.items(), slopes, strict=True)}
+    assert distance(moved) > rho
+
+
+def test_stage_one_is_shown_the_marked_images_and_stage_two_the_others(
+    gan: ToyGan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clicked = {"yes": list(range(8)), "no": list(range(100, 109))}
+    (tmp_path / "marks.json").write_text(json.dumps(clicked), encoding="utf-8")
+    shown: list[set[int]] = []
+
+    def pictures(model: ToyGan, seeds: Tensor) -> Callable[[Tensor], Tensor]:
+        def real(chosen: Tensor) -> Tensor:
+            shown.append(set(seeds.tolist()))
+            return torch.zeros(len(chosen), 3, 8, 8)
+
+        return real
+
+    monkeypatch.setattr(adapt_unlearn, "pictures", pictures)
+    stages: dict[str, list[set[int]]] = {}
+    quick = AdaptUnlearn(marks=str(tmp_path / "marks.json"), models=2, adapt_steps=1, steps=2, batch=4, fisher=8)
+    work = run_method(quick, Request(gan, [Concept(name="eyeglasses", kind="attribute")]))
+    for step in work:
+        stages.setdefault(step.stage, []).extend(shown)
+        shown.clear()
+    assert stages["adapt 1 of 2"] == stages["adapt 2 of 2"] == [set(clicked["yes"])]
+    assert stages["unlearn"] == [set(clicked["no"])] * 2
+
+
 def test_the_push_is_the_asked_share_of_the_adversarial_slope(gan: ToyGan) -> None:
     sums = Sums(gan)
     for vector in models(gan, 2):
         sums.add(vector)
-    small, large = (AdaptUnlearn(push=push, batch=4) for push in (0.25, 0.5))
-    duel = small._duel(gan, lambda chosen: chosen, 10, ("test",), 0)
-    assert float(large._scale(duel, sums)) == pytest.approx(2 * float(small._scale(duel, sums)), rel=1e-5)
+    method = AdaptUnlearn(push=0.25, batch=4)
+    duel = method._duel(gan, lambda chosen: chosen, 10, ("test",), 0)
+    scale = float(method._scale(duel, sums))
+    named, gains = duel.generator.deltas, gan.gains
+    assert gan.critic is not None
+    network = dict(gan.network.requires_grad_(True).named_parameters())
+    images = duel.fakes(stream(0, "scale"), 4)[0]
+    adversarial = torch.nn.functional.softplus(-gan.critic(images)).mean()
+    theirs = torch.autograd.grad(adversarial, list(network.values()), allow_unused=True)
+    ours = torch.autograd.grad((-2.0 * sums.distance(named)).exp(), list(named.values()), allow_unused=True)
+
+    def length(slopes: tuple[Tensor | None, ...]) -> float:
+        return math.sqrt(sum(float((g * gains[name]).square().sum())
+                             for name, g in zip(named, slopes, strict=True) if g is not None))  # fmt: skip
+
+    assert scale * length(ours) == pytest.approx(0.25 * length(theirs), rel=1e-3)
 
 
 def test_a_part_of_the_way_is_worn(gan: ToyGan) -> None:
@@ -175,6 +242,59 @@ def test_the_hold_does_not_depend_on_folding(gan: ToyGan) -> None:
     gain = 0.1  # the folded weight is a tenth, its slope ten times as large
     folded_penalty = method._held({"fisher.a": fisher["fisher.a"] / gain**2}, {"a": torch.tensor([3.0 * gain])})["ewc"]
     assert float(unfolded_penalty) == pytest.approx(36.0) == pytest.approx(float(folded_penalty))
+
+
+def test_extrapolation_wears_the_mean_adaptation_backwards(gan: ToyGan, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = models(gan, 2)
+
+    def adapt(self: AdaptUnlearn, model: ToyGan, marks: object, seed: int, state: object, sums: Sums) -> Work[None]:
+        yield Step("adapt", 1, 1)
+        for vector in adapted:
+            sums.add(vector)
+
+    monkeypatch.setattr(AdaptUnlearn, "_adapt", adapt)
+    quick = AdaptUnlearn(form="extrapolate", marked=8, positives=8, models=2, backwards=1.5)
+    edit = drain(run_method(quick, Request(gan, [Concept(name="eyeglasses", kind="attribute")])))
+    for name, delta in edit.deltas.items():
+        torch.testing.assert_close(delta, -1.5 * (adapted[0][name] + adapted[1][name]) / 2)
+
+
+class Duel:
+    """A pair in training whose average is told apart from its last weights."""
+
+    def __init__(self, gan: ToyGan, value: float) -> None:
+        self.average = {name: torch.full_like(w, value) for name, w in gan.network.named_parameters()}
+        self.generator = SimpleNamespace(deltas={name: 100 + average for name, average in self.average.items()})
+
+    def step(self, number: int, more: object) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
+def test_each_adapted_model_is_its_own_and_averages_are_what_counts(
+    gan: ToyGan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str | int, ...]] = []
+    sums: list[dict[str, Tensor]] = []
+
+    def duel(self: AdaptUnlearn, model: ToyGan, real: object, half_life: float, purpose: Any, seed: int) -> Duel:
+        asked.append(tuple(purpose))
+        return Duel(model, float(len(asked)))
+
+    def scale(self: AdaptUnlearn, duel: Duel, known: Sums) -> Tensor:
+        sums.append(known.mean())
+        return torch.ones([])
+
+    monkeypatch.setattr(AdaptUnlearn, "_duel", duel)
+    monkeypatch.setattr(AdaptUnlearn, "_scale", scale)
+    monkeypatch.setattr(AdaptUnlearn, "_fisher", lambda *_: adapt_unlearn._nothing())
+    quick = AdaptUnlearn(marked=8, positives=8, models=2, adapt_steps=1, steps=1, worn=1.0)
+    edit = drain(run_method(quick, Request(gan, [Concept(name="eyeglasses", kind="attribute")])))
+    assert asked == [("adapt", 0), ("adapt", 1), ("unlearn",)]
+    assert {float(value.mean()) for value in sums[0].values()} == {1.5}
+    assert {float(value.mean()) for value in edit.deltas.values()} == {3.0}
 
 
 def test_adam_steps_by_the_gain() -> None:

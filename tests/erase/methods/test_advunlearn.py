@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from benchmarks.speed.methods import counted
 from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.errors import BadInput
-from erase.methods.advunlearn import AdvUnlearn
+from erase.methods.advunlearn import CHOICE, PLACES, AdvUnlearn, _Loop, _Seen
 from erase.prompts.everyday import everyday, without
 from erase.request import Request, run_method
+from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer
 from erase.training.prompt_adversary import PromptOptimizer, place, random_words
+from erase.training.rollouts import Sampling, teach
 from erase.training.slices import select
 from erase.work import drain
+from tests.erase.methods.slopes import assert_same_slopes, overheard, slopes, strayed
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import END, LENGTH, START, Toy
 
@@ -238,3 +242,136 @@ def test_masters_of_text_and_unet_are_worn_together(toy: Toy) -> None:
     plain = toy.encode(["a cat"]).tokens
     with substituted(toy.network, masters.weights()):
         assert not torch.allclose(toy.encode(["a cat"]).tokens, plain)
+
+
+class Bench:
+    """One iteration's surroundings: a toy, its rollouts of cats and of what is kept, and what the step descends."""
+
+    def __init__(self, **knobs: Any) -> None:
+        self.method = AdvUnlearn(**{**QUICK, "batch": 2, "tokens": 2, "draws": 2, "seeds": 3, **knobs})
+        self.toy, cats = Toy(), [Concept(name="Cats")]
+        how = Sampling(0, 3.0, 3, dtype=torch.float32)
+        self.bank = drain(teach(self.toy, self.method._rollouts(cats), "teach", ("present", "absent"), how))
+        self.kept = drain(teach(self.toy, self.method._kept_rollouts(cats, []), "teach kept", ("present",), how))
+        self.names = select(self.toy.network, "text[0]")
+        self.masters = DeltaOptimizer(self.toy.network, self.names, self.method.lr)
+        self.placed = self.method._placed(self.toy, "Cats", "prefix")
+        self.loop = _Loop(self.method, self.toy, self.masters, _Seen(), self.bank, self.kept, "absent", ["Cats"],
+                          {(0, "prefix"): self.placed}, 0)  # fmt: skip
+
+    def distance(self, free: torch.Tensor, *purpose: str | int, n: int) -> torch.Tensor:
+        """How far the prompt with these vectors before it is from drawing cats, on n lessons of a stream."""
+        lessons = self.bank.lessons(stream(0, *purpose), n, self.toy, 0)
+        said = self.toy.predict(lessons.z, lessons.t, self.attacked(free).repeat(n))
+        return (said - lessons.said["present"]).square().mean()
+
+    def attacked(self, free: torch.Tensor) -> Any:
+        """The codes of two free vectors and then the word, written out."""
+        ids = self.toy.frame([[5, 5, *self.toy.tokens("Cats")]])
+        own = self.toy.vocabulary[ids[0]]
+        return self.toy.read(ids, torch.cat([own[:1], free, own[3:]])[None])
+
+
+@pytest.mark.parametrize("gamma", [0.5, 3.0])
+@pytest.mark.parametrize("attacked", [False, True])
+def test_the_step_is_that_of_the_attacked_prompt_and_of_what_is_retained(attacked: bool, gamma: float) -> None:
+    bench = Bench(gamma=gamma, eta=1.5)
+    toy, seen = bench.toy, overheard(bench.masters)
+    strayed(bench.masters, toy.network)  # so that there is something to retain
+    free = 3 * torch.randn(2, 32, generator=stream(0, "free"))
+    bench.loop.seen.free = free if attacked else None
+    told = bench.loop._update(7)
+
+    lessons = bench.bank.lessons(stream(0, "teach", 7), 2, toy, 0)
+    codes = bench.attacked(free) if attacked else toy.encode(["Cats"])
+    present, absent = lessons.said["present"], lessons.said["absent"]
+    goal = absent - 1.5 * (present - absent)
+    erase = (toy.predict(lessons.z, lessons.t, codes.repeat(2)) - goal).square().mean()
+    kept = bench.kept.lessons(stream(0, "keep", 7), 3, toy)
+    prompts = [bench.kept.rollouts[row].prompt for row in kept.rollout.tolist()]
+    retain = (toy.predict(kept.z, kept.t, toy.encode(prompts)) - kept.said["present"]).square().mean()
+    assert told == pytest.approx({"erase": float(erase.detach()), "retain": gamma * float(retain.detach())}, rel=1e-3)
+    assert_same_slopes(seen, slopes(toy.network, bench.names, erase + gamma * retain))
+
+
+def test_the_attacked_prompt_is_where_adam_ends_on_the_way_to_the_concept() -> None:
+    bench = Bench(attack_steps=8, attack_lr=0.05)
+    (start,) = random_words(bench.toy, stream(0, "adversary", 4), 1, 2)
+    free = start.clone().requires_grad_(True)
+    adam = torch.optim.Adam([free], lr=0.05)
+    for step in range(8):
+        adam.zero_grad()
+        bench.distance(free, "attack", 4, step, n=2).backward()
+        adam.step()
+    bench.loop._attack(4)
+    found = bench.loop.seen.free
+    assert found is not None
+    torch.testing.assert_close(found, free.detach(), rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        before, after = (float(bench.distance(each, "held out", n=32)) for each in (start, found))
+    assert after < 0.9 * before
+
+
+def test_the_latest_attack_is_gone_on_from_where_that_is_asked_for() -> None:
+    for init in ("latest", "random"):
+        bench = Bench(attack_steps=1, attack_lr=1e-9, init=init)
+        found = []
+        for turn in range(2):
+            bench.loop._attack(turn)
+            assert bench.loop.seen.free is not None
+            found.append(bench.loop.seen.free)
+        assert torch.allclose(found[0], found[1], atol=1e-6) == (init == "latest")
+
+
+def test_every_text_has_its_turn_and_mixed_places_take_turns() -> None:
+    bench = Bench(place="mixed", attack_steps=1)
+    bench.loop.texts = ["Cats", "a cat", "two cats"]
+    turns = [bench.loop._turn(i) for i in range(9)]
+    assert [sorted(turns[lap : lap + 3]) for lap in (0, 3, 6)] == 3 * [[0, 1, 2]]
+    assert turns[:3] != turns[3:6] or turns[3:6] != turns[6:]
+    bench.loop.placed = {
+        (turn, where): bench.method._placed(bench.toy, text, where)
+        for turn, text in enumerate(bench.loop.texts)
+        for where in PLACES
+    }
+    bench.loop.bank = replace(bench.bank, rollouts=[replace(r, group=n % 3) for n, r in enumerate(bench.bank.rollouts)])
+    shown = []
+    for i in range(5):
+        bench.loop._attack(i)
+        shown.append((bench.loop.seen.turn, bench.loop.seen.where))
+    assert shown == [(turns[i], ("prefix", "suffix", "insert", "replace", "prefix")[i]) for i in range(5)]
+
+
+def test_the_anchor_is_the_target_where_that_is_asked_for(toy: Toy) -> None:
+    def first(target: str, anchor: str) -> float:
+        method = AdvUnlearn(**{**QUICK, "eta": 0.0, "target": target, "iterations": 1, "warmup": 1})
+        concept = Concept(name="Cats", anchor=anchor)
+        return next(step.loss["erase"] for step in _steps(method, toy, concept) if step.stage == "tune")
+
+    assert first("negative", "dogs") == first("negative", "")
+    assert abs(first("anchor", "dogs") / first("anchor", "") - 1) > 0.05
+
+
+def test_the_published_slip_labels_latents_noisier_and_asks_the_teacher_there() -> None:
+    bench = Bench(faithful=True)
+    lessons = bench.bank.lessons(stream(0, "test"), 6, bench.toy, 0)
+    slipped = bench.loop._mislabelled(lessons, stream(0, "slip"))
+    assert torch.equal(slipped.z, lessons.z)
+    shift = (slipped.t - lessons.t)[lessons.t + 58 < 1000]
+    assert len(shift) > 1 and all(39 <= by <= 58 for by in shift.tolist())
+    with torch.no_grad():
+        present, absent = (bench.toy.predict(lessons.z, slipped.t, bench.toy.encode([text] * 6))
+                           for text in ("Cats", ""))  # fmt: skip
+    torch.testing.assert_close(slipped.said["present"], present)
+    torch.testing.assert_close(slipped.said["absent"], absent)
+
+
+def test_of_several_restarts_the_strongest_is_shown() -> None:
+    bench = Bench(attack_steps=1, attack_lr=1e-9, restarts=5)
+    starts = random_words(bench.toy, stream(0, "adversary", 1), 5, 2)
+    with torch.no_grad():
+        far = torch.stack([bench.distance(start, "choice", 1, n=CHOICE) for start in starts])
+    assert int(far.argmin()) != 0
+    bench.loop._attack(1)
+    assert bench.loop.seen.free is not None
+    torch.testing.assert_close(bench.loop.seen.free, starts[far.argmin()], rtol=0, atol=1e-6)

@@ -23,6 +23,7 @@ from erase.training.patchgan import Critic
 from erase.training.slices import select
 from erase.work import Step, drain
 from tests.erase.methods.costs import counted, strays
+from tests.erase.methods.slopes import assert_same_slopes, overheard, slopes
 from tests.toys.compare import same_bits, weights
 from tests.toys.denoiser import Toy
 
@@ -95,6 +96,22 @@ def test_the_discriminator_s_gradient_at_a_student_s_logit_is_the_chance_it_gave
     critic.learn(real, fake, which)
     moved = offset - critic.named["2.bias"].detach()
     assert torch.allclose(moved, (chance.mean() + doubt.mean())[None], atol=1e-5)
+
+
+def test_the_discriminator_learns_to_take_the_teacher_for_real_and_the_student_for_fake() -> None:
+    critic = Critic((4, 8, 8), 2, 1e-3, stream(0, "critic"), torch.device("cpu"))
+    teacher, student = (torch.randn(3, 4, 8, 8, generator=stream(0, side)) for side in ("teacher", "student"))
+    which = torch.tensor([0, 1, 1])
+
+    def chances() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return torch.sigmoid(critic.logits(teacher, which)), torch.sigmoid(critic.logits(student, which))
+
+    real, fake = chances()
+    told = critic.learn(teacher, student, which)
+    assert told == pytest.approx(float(-real.log().mean() - (1 - fake).log().mean()), rel=1e-5)
+    after = chances()
+    assert after[0].mean() > real.mean() and after[1].mean() < fake.mean()
 
 
 def test_the_discriminator_learns_from_what_was_said_before_the_student_moved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +188,38 @@ def test_surgery_acts_on_the_two_gradients(monkeypatch: pytest.MonkeyPatch) -> N
         else:
             assert torch.allclose(applied["project"][name], g, atol=1e-7)
     assert conflicts > 0
+
+
+@pytest.mark.parametrize("knobs", [{"match": 0.0}, {"match": 2.0}, {"match": 5.0}, {"sees": "latent"}])
+def test_the_student_steps_down_the_doubts_and_the_match(knobs: dict[str, Any]) -> None:
+    bench = Bench(surgery="off", **knobs)
+    toy, seen = bench.toy, overheard(bench.masters)
+    lessons = bench.course.banks["erase"].lessons(2, toy)
+    told = [picture.told for picture in lessons.pictures]
+    assert lessons.said is not None and lessons.groups.tolist() == [0, 1]
+    said = toy.predict(lessons.z, lessons.t, toy.encode(told))
+    signal = toy.alphas_cumprod[lessons.t].float().view(-1, 1, 1, 1)
+    shown = said if bench.method.sees == "noise" else (lessons.z - (1 - signal).sqrt() * said) / signal.sqrt()
+    maps = bench.critic.network(shown)  # a map for each concept
+    logits = torch.stack([maps[0, 0], maps[1, 1]])
+    loss = -torch.sigmoid(logits).log().mean() + knobs.get("match", 0.0) * (said - lessons.said).square().mean()
+    expected = slopes(toy.network, list(bench.masters.deltas), loss)
+    bench.step(2)
+    assert_same_slopes(seen, expected)
+
+
+@pytest.mark.parametrize("surgery", ["add", "project"])
+def test_surgery_changes_the_gradient_in_proportion_to_its_strength(
+    surgery: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, found = Bench(surgery=surgery), {}
+    monkeypatch.setattr(bench.critic, "learn", lambda *_: 0.0)  # so that every step has the same doubts
+    for strength in (0.0, 1.0, 3.0):
+        bench.method = bench.method.model_copy(update={"strength": strength})
+        found[strength] = overheard(bench.masters)
+        bench.step(2)
+    added = {strength: {name: part - found[0.0][name] for name, part in found[strength].items()} for strength in found}
+    assert_same_slopes(added[3.0], {name: 3 * part for name, part in added[1.0].items()})
 
 
 def test_the_clean_latent_is_what_was_noised(toy: Toy) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,10 +11,13 @@ from erase.borrow import borrowed, substituted
 from erase.concept import Concept
 from erase.methods.esd import ESD, SLICE, erased
 from erase.request import Request, run_method
+from erase.rng import stream
 from erase.training.deltas import DeltaOptimizer, span
+from erase.training.rollouts import Sampling, teach
 from erase.training.slices import select
 from erase.work import drain
 from tests.erase.methods.costs import counted
+from tests.erase.methods.slopes import assert_same_slopes, overheard, slopes, strayed
 from tests.toys.denoiser import Toy
 
 QUICK = {"iterations": 4, "steps": 3, "seeds": 2, "templates": False, "lr": 1e-3}
@@ -92,6 +97,42 @@ def test_retaining_keeps_the_kept(toy: Toy, cats: Concept) -> None:
                 return float((toy.predict(z, t, codes) - before).norm())
 
     assert strayed(20.0) < 0.7 * strayed(0.0)
+
+
+@pytest.mark.parametrize("knobs", [{"retain": 0.5}, {"retain": 3.0}, {"eta": 2.5}, {"target": "anchor"}])
+def test_a_step_follows_the_guided_target_and_the_weighted_retain_loss(
+    toy: Toy, gogh: Concept, knobs: dict[str, Any]
+) -> None:
+    method = ESD(**{**QUICK, "eta": 1.5, "variant": "x", **knobs})  # type: ignore[arg-type]
+    base, how = "instead" if method.target == "anchor" else "absent", Sampling(0, 3.0, 3, dtype=torch.float32)
+    banks = {
+        "teach": drain(teach(toy, method._rollouts([gogh]), "teach", ("present", base), how)),
+        "teach kept": drain(teach(toy, method._kept_rollouts([Concept(name="Dogs")]), "kept", ("present",), how)),
+    }
+    with torch.no_grad():
+        told = {name: toy.encode([rollout.prompt for rollout in bank.rollouts]) for name, bank in banks.items()}
+    masters = DeltaOptimizer(toy.network, select(toy.network, "cross"), 1e-3)
+    strayed(masters, toy.network)
+    seen = overheard(masters)
+    lesson, kept = (bank.lessons(stream(0, name, 4), 2, toy) for name, bank in banks.items())
+    goal = lesson.said[base] - method.eta * (lesson.said["present"] - lesson.said[base])
+    erase = (toy.predict(lesson.z, lesson.t, toy.encode(["Van Gogh"] * 2)) - goal).square().mean()
+    own = (toy.predict(kept.z, kept.t, toy.encode(["Dogs"] * 2)) - kept.said["present"]).square().mean()
+    expected = slopes(toy.network, list(masters.deltas), erase + method.retain * own)
+    method._one(toy, masters, told, banks, base, 0, 4)
+    assert_same_slopes(seen, expected)
+
+
+def test_the_anchor_is_the_target_where_that_is_asked_for(toy: Toy) -> None:
+    def first(target: str, anchor: str) -> float:
+        seen: list[float] = []
+        method = ESD(**{**QUICK, "iterations": 1, "eta": 0.0, "target": target})  # type: ignore[arg-type]
+        work = run_method(method, Request(toy, [Concept(name="Cats", anchor=anchor)]))
+        drain(work, lambda step: seen.extend(step.loss.values()))
+        return seen[0]
+
+    assert first("negative", "dogs") == first("negative", "")
+    assert abs(first("anchor", "dogs") / first("anchor", "") - 1) > 0.05
 
 
 def test_a_network_left_in_training_mode_is_tuned_in_evaluation_mode(toy: Toy, cats: Concept) -> None:

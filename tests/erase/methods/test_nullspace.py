@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from erase.closed_form.gather import Gathered
 from erase.closed_form.subspace import centres, free_share, gram, held_change, outside, unused
 from erase.concept import Concept
 from erase.edit import Edit
@@ -253,6 +254,15 @@ def test_filtering_holds_only_what_would_move(toy: Toy, cats: Concept) -> None:
         run_method(NullSpace(hold=1.0, templates=False, kept_rows="last", filter=True), Request(toy, [cats], keep))
     )
     assert some.about["free_directions"] > every.about["free_directions"]
+
+
+def test_the_filter_lets_go_of_what_an_edit_would_leave_alone() -> None:
+    kept = torch.stack([3 * EYE[0] + EYE[1], EYE[2], EYE[3]])  # the first has a share of the concept
+    codes = Gathered(EYE[:1], EYE[5:6], kept, EYE[8:11], (1,), pooled=False)
+    _, Q = NullSpace(hold=1.0, rest="none", filter=True).free(codes)
+    torch.testing.assert_close((kept @ Q).norm(dim=1), torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64))
+    _, every = NullSpace(hold=1.0, rest="none").free(codes)
+    assert float((kept @ every).norm()) < 1e-8
 
 
 def test_a_joint_solve_knows_no_order_and_undoing_is_exact(toy: Toy, gogh: Concept, cats: Concept) -> None:

@@ -19,6 +19,7 @@ from erase.training.noised_images import Course, TrainingBatch, prepare
 from erase.training.slices import select
 from erase.training.surgery import salient
 from erase.work import Step, drain
+from tests.erase.methods.slopes import assert_same_slopes, overheard, slopes, strayed
 from tests.toys.denoiser import Toy
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch": 2, "seeds": 4, "steps": 3, "keep_seeds": 2, "lr": 1e-3}
@@ -122,6 +123,38 @@ def test_student_and_teacher_share_the_place_and_the_picture_is_the_concept_s(to
         lambda step: seen.append(step.loss["erase"]) if step.stage == "tune" else None,
     )
     assert seen[0] == pytest.approx(float((student - teacher).square().mean()), rel=0.02)  # fp16 storage
+
+
+@pytest.mark.parametrize("retain", [0.5, 2.0])
+def test_a_masked_step_follows_the_anchor_and_the_weighted_retain_loss(toy: Toy, gogh: Concept, retain: float) -> None:
+    method = SalUn(**QUICK, retain=retain, teacher="self", templates=False)
+    pictures = method._pictures(Request(None, [gogh], [Concept(name="Dogs")], 0))
+    prepared = drain(prepare(toy, method, pictures, {}, 0, {}))
+    masters = DeltaOptimizer(toy.network, select(toy.network, "cross"), 1e-3)
+    strayed(masters, toy.network)
+    seen, names = overheard(masters), list(masters.deltas)
+    erase, kept = (prepared.banks[name].lessons(1, toy) for name in ("erase", "retain"))
+    told = toy.predict(erase.z, erase.t, toy.encode(["Van Gogh"] * 2))
+    with torch.no_grad():
+        anchor = toy.predict(erase.z, erase.t, toy.encode(["painting"] * 2))
+    shown = [picture.shot.prompt for picture in kept.pictures]
+    assert set(shown) == {"painting", "Dogs"}
+    own = (toy.predict(kept.z, kept.t, toy.encode(shown)) - kept.noise).square().mean()
+    expected = slopes(toy.network, names, (told - anchor).square().mean() + retain * own)
+    mask = {name: torch.ones_like(delta, dtype=torch.bool) for name, delta in masters.deltas.items()}
+    mask[names[0]][:] = False
+    method._one(toy, masters, prepared, mask, 1)
+    assert_same_slopes(seen, {**expected, names[0]: torch.zeros_like(expected[names[0]])})
+
+
+def test_the_trained_weights_are_the_most_salient(toy: Toy, gogh: Concept) -> None:
+    method = SalUn(**QUICK, share=0.3)
+    sums = ranked(toy, method, gogh)
+    moved = {name: delta != 0 for name, delta in drain(run_method(method, Request(toy, [gogh]))).deltas.items()}
+    inside = torch.cat([sums[name].abs()[where] for name, where in moved.items()])
+    outside = torch.cat([sums[name].abs()[~where] for name, where in moved.items()])
+    assert 0.25 < len(inside) / (len(inside) + len(outside)) <= 0.3
+    assert float(inside.min()) >= float(outside.quantile(0.95))
 
 
 def test_tuning_lowers_its_own_loss_through_the_mask(toy: Toy, gogh: Concept) -> None:

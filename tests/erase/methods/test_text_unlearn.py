@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from erase.borrow import substituted
 from erase.concept import Concept
 from erase.errors import BadInput
-from erase.gan.distillation import drawn_codes, layered, multiscale_l1
+from erase.gan.distillation import drawn_codes, layered, multiscale_l1, students
 from erase.gan.mapper import Lesson
+from erase.methods import text_unlearn
 from erase.methods.feature_unlearn import without
-from erase.methods.text_unlearn import Direction, Pool, Together, clauses, ridge, taken_back, valley
+from erase.methods.text_unlearn import Direction, Pool, TextUnlearn, Together, clauses, ridge, taken_back, valley
+from erase.rng import stream
+from erase.training.deltas import DeltaOptimizer
+from erase.work import drain
 from tests.toys.gan import Pixels, ToyGan
 
 
@@ -142,3 +151,97 @@ def test_a_mapper_learns_where_the_words_are_and_length_scales_its_step(
     torch.testing.assert_close(2 * one, two, atol=1e-5, rtol=1e-4)
     gained = float((seen[1] - seen[0]).mean())
     assert gained > 0.3 * float(edit.full - edit.bare) and told.reach > 0
+
+
+def of_one_step(
+    found: tuple[ToyGan, Tensor, Tensor, Direction], cleared: Tensor, monkeypatch: pytest.MonkeyPatch, **knobs: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The losses of a strayed student, and the images they should be made of."""
+    gan, w, _, edit = found
+    masters = students(gan, "synthesis", 1e-3)
+    with torch.no_grad():
+        for name, delta in masters.deltas.items():
+            delta.add_(0.15 * torch.randn(delta.shape, generator=stream(0, name)))
+    told: dict[str, Tensor] = {}
+
+    def learning(model: ToyGan, masters: DeltaOptimizer, work: Callable[[], Mapping[str, Tensor]]) -> dict[str, float]:
+        with torch.no_grad(), substituted(model.network, masters.weights()):
+            told.update(work())
+        return {}
+
+    monkeypatch.setattr(text_unlearn, "learning", learning)
+    method = TextUnlearn(batch=24, **knobs)
+    method._one(Pool(gan, Pixels(), w), masters, cleared, [edit], 0, 5)
+
+    rng = stream(0, "batch", 5)
+    torch.randint(1, (), generator=rng)
+    rows = [where.nonzero()[:, 0] for where in (edit.having, ~edit.having, ~edit.having)]
+    carrier, clean, bare = (row[torch.randint(len(row), (8,), generator=rng)] for row in rows)
+    length = 0.5 + 2.5 * torch.rand(8, 1, generator=rng)
+    codes = {"carrier": w[carrier], "cleared": cleared[carrier], "clean": w[clean], "bare": w[bare]}
+    codes["edited"] = w[bare] + length * edit.step
+    drawn: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for name, code in codes.items():
+            drawn[f"teacher {name}"] = gan.synthesis(layered(gan, code))
+        with substituted(gan.network, masters.weights()):
+            for name in ("carrier", "clean", "edited"):
+                drawn[name] = gan.synthesis(layered(gan, codes[name]))
+    return told, drawn
+
+
+def test_the_losses_of_a_step_are_the_equations(
+    found: tuple[ToyGan, Tensor, Tensor, Direction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, w, _, edit = found
+    cleared = w + torch.randn(w.shape, generator=stream(0, "cleared"))  # far from where they came from
+    weights = {"direction": 1.5, "repair": 0.5, "natural": 3.0, "unseen": 2.0, "hold": 0.25}
+    told, drawn = of_one_step(found, cleared, monkeypatch, **weights, enough=0.95)
+    seen = {name: Pixels().images(images / 2 + 0.5) for name, images in drawn.items()}
+    removed = seen["teacher edited"] - seen["edited"]
+    lost = 1 - removed @ edit.towards / (removed.square().sum(1) + edit.blur**2).sqrt()
+    added = (seen["teacher edited"] - seen["teacher bare"]) @ edit.towards
+    left = ((seen["edited"] - seen["teacher bare"]) @ edit.towards) / added.clamp(min=1e-4)
+    counted = left > 0.95  # until enough of the concept is gone
+    assert 0 < int(counted.sum()) < len(left)
+    excess = ((seen["carrier"] @ edit.words - edit.bare) / (edit.full - edit.bare)).clamp(min=0)
+    torch.testing.assert_close(told["direction"], 1.5 * (lost * counted).mean())
+    torch.testing.assert_close(told["repair"], 0.5 * multiscale_l1(drawn["edited"], drawn["teacher bare"]))
+    torch.testing.assert_close(told["natural"], 3.0 * multiscale_l1(drawn["carrier"], drawn["teacher cleared"]))
+    torch.testing.assert_close(told["unseen"], 2.0 * excess.mean())
+    torch.testing.assert_close(told["hold"], 0.25 * multiscale_l1(drawn["clean"], drawn["teacher clean"]))
+    assert set(told) == set(weights)
+
+
+def test_codes_are_cleared_until_the_encoder_sees_the_clause_no_more(
+    found: tuple[ToyGan, Tensor, Tensor, Direction],
+) -> None:
+    gan, w, _, edit = found
+    cleared = drain(TextUnlearn()._cleared(gan, Pixels(), w, [edit], {}))
+    assert torch.equal(cleared[~edit.having], w[~edit.having])
+
+    def sees(codes: Tensor) -> Tensor:
+        with torch.no_grad():
+            return Pixels().images(gan.synthesis(layered(gan, codes)) / 2 + 0.5) @ edit.words > edit.threshold
+
+    left = edit.having.nonzero()[:, 0]
+    assert bool(sees(w[left]).all())
+    for amount in text_unlearn.AMOUNTS:  # each code goes as far as the first amount that is enough, or all the way
+        tried = taken_back(w[left], [edit], amount)
+        gone = ~sees(tried) if amount < text_unlearn.AMOUNTS[-1] else torch.ones(len(left), dtype=torch.bool)
+        torch.testing.assert_close(cleared[left[gone]], tried[gone])
+        left = left[~gone]
+    assert int(sees(cleared).sum()) < int(edit.having.sum())
+
+
+def test_the_direction_lies_along_what_the_step_adds_in_the_encoder_s_eyes(
+    found: tuple[ToyGan, Tensor, Tensor, Direction],
+) -> None:
+    gan, w, scores, edit = found
+    bare = w[~edit.having][:64]
+    with torch.no_grad():
+        plain, added = (Pixels().images(gan.synthesis(layered(gan, c)) / 2 + 0.5) for c in (bare, bare + edit.step))
+    torch.testing.assert_close(edit.towards, F.normalize((added - plain).mean(0), dim=0))
+    assert edit.blur == pytest.approx(0.05 * float((added - plain).norm(dim=1).mean()))
+    gap = scores[edit.having].mean() - scores[~edit.having].mean()
+    assert float(edit.step @ edit.slope) == pytest.approx(float(gap), rel=1e-4)

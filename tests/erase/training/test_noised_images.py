@@ -27,7 +27,7 @@ from tests.toys.denoiser import Toy
 
 
 class Asked:
-    batch, steps, guidance = 4, 3, 3.0
+    batch, steps, guidance = 4, 3, 4.5
 
 
 def texts() -> list[list[tuple[str, str]]]:
@@ -61,7 +61,7 @@ def test_what_is_stored_is_what_the_teacher_says_of_the_anchor_at_that_place(toy
 def test_z_is_the_picture_under_the_noise(toy: Toy, course: Course) -> None:
     lessons = course.banks["retain"].lessons(2, toy)
     for row, picture in enumerate(lessons.pictures):
-        [z0] = drain(toy.latents([picture.shot], steps=3, guidance=3.0))
+        [z0] = drain(toy.latents([picture.shot], steps=3, guidance=4.5))
         signal = float(toy.path.signal[lessons.t[row]]) ** 2
         assert torch.allclose(lessons.z[row], signal**0.5 * z0 + (1 - signal) ** 0.5 * lessons.noise[row], atol=1e-4)
         assert picture.told == picture.instead == picture.shot.prompt

@@ -21,7 +21,7 @@ STEPS = 5
 
 def taught(toy: Toy, **knobs: object) -> RolloutCache:
     texts = [spoken(Concept(name="Van Gogh", kind="style"), False), spoken(Concept(name="Cats"), ("a photo of {}",))]
-    asked = {"seed": 7, "guidance": 3.0, "steps": STEPS, "batch": 2, "dtype": torch.float32, **knobs}
+    asked = {"seed": 7, "guidance": 4.5, "steps": STEPS, "batch": 2, "dtype": torch.float32, **knobs}
     state = asked.pop("state", None)
     heard = ("present", "absent", "instead")
     return drain(teach(toy, plan(texts, 3, every=True), "teach", heard, Sampling(**asked), state))  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def test_a_lesson_equals_a_rollout_of_its_own(toy: Toy) -> None:
     assert [rollout.prompt for rollout in bank.rollouts] == ["Van Gogh"] * 3 + ["Cats", "a photo of Cats", "Cats"]
     for row in (0, 4):
         shot = Shot(number(7, "teach", row) % 2**31, bank.rollouts[row].prompt)
-        alone = drain(toy.trajectory([shot], guidance=3.0, steps=STEPS))
+        alone = drain(toy.trajectory([shot], guidance=4.5, steps=STEPS))
         assert torch.allclose(bank.z[row], alone.z[0], atol=1e-5)
         assert torch.allclose(bank.said["present"][row], alone.present[0], atol=1e-5)
     assert not torch.allclose(bank.z[0], bank.z[1], atol=1e-2)  # seeds differ
@@ -72,7 +72,7 @@ def test_an_interrupted_bank_goes_on_to_the_same_bits(toy: Toy) -> None:
             spoken(Concept(name="Van Gogh", kind="style"), False),
             spoken(Concept(name="Cats"), ("a photo of {}",)),
         ]
-        asked = {"seed": 7, "guidance": 3.0, "steps": STEPS, "batch": 2, "dtype": torch.float32}
+        asked = {"seed": 7, "guidance": 4.5, "steps": STEPS, "batch": 2, "dtype": torch.float32}
         heard = ("present", "absent", "instead")
         work = teach(toy, plan(texts, 3, every=True), "teach", heard, Sampling(**asked))  # type: ignore[arg-type]
         step = [next(work) for _ in range(stop)][-1]

@@ -50,11 +50,12 @@ def test_projection_in_the_network_s_precision_and_beside_no_gradient() -> None:
     assert all(torch.equal(steer(g, nothing, 1.0)[name], g[name]) for name in g)
 
 
-def test_the_later_release_pushes_towards_relearning() -> None:
+@pytest.mark.parametrize("size", [3.0, 0.5])
+def test_the_later_release_pushes_towards_relearning(size: float) -> None:
     strength = 1.0
-    g, r = gradients(0, size=3.0), gradients(1, size=0.4)
+    g, r = gradients(0, size=size), gradients(1, size=0.4)
     steered = steer(g, r, strength)
-    cut = {name: part / 3.0 for name, part in g.items()}  # the clip to norm 1; r is below it
+    cut = {name: part / max(size, 1.0) for name, part in g.items()}  # the clip to norm 1; r is below it
     seen = 0
     for name, product in inner(cut, r).items():
         if product >= 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from erase.gan.adversarial import critic_loss, generator_loss, path_lengths, r1_penalty
+from generators.stylegan2 import training
 from generators.stylegan2.discriminator import Critic
 from generators.stylegan2.network import Shape, StyleGenerator
 from generators.stylegan2.training import (
@@ -109,6 +110,77 @@ def test_each_step_moves_only_its_own_network() -> None:
             same = all(torch.equal(before[key][k], v) for k, v in network.state_dict().items())
             assert same == (network is not moves), (name, key)
         assert all(p.grad is None for p in [*run.generator.parameters(), *run.critic.parameters()])
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, Tensor]]:
+    """Each network with the loss of its step, which is not made."""
+    seen: list[tuple[nn.Module, Tensor]] = []
+    monkeypatch.setattr(training, "_update", lambda network, optimiser, loss: seen.append((network, loss)))
+    return seen
+
+
+def again(run: Run, before: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The pictures and ws that a run drew first after this state of its draws."""
+    run.draws.set_state(before)
+    return run.fakes(count, torch.float32)
+
+
+def test_the_critic_is_taught_real_from_fake(steps: list[tuple[nn.Module, Tensor]]) -> None:
+    run, shown = begun(), real(4)
+    before = run.draws.get_state()
+    run.critic_step(shown)
+    fakes, _ = again(run, before, 4)
+    told, fooled = run.critic(shown), run.critic(fakes)
+    expected = (1 + (-told).exp()).log().mean() + (1 + fooled.exp()).log().mean()
+    (network, loss), *more = steps
+    assert network is run.critic and not more
+    torch.testing.assert_close(loss, expected)
+    leaves = list(run.critic.parameters())
+    for one, other in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_r1_of_a_run_is_on_real_pictures_and_for_all_steps_of_its_interval(
+    steps: list[tuple[nn.Module, Tensor]],
+) -> None:
+    run, shown = begun(), real(4).requires_grad_(True)
+    run.recipe = Recipe(batch=4, r1=0.3, r1_every=5)
+    run.critic_penalty(shown)
+    (slope,) = torch.autograd.grad(run.critic(shown).sum(), shown)
+    ((network, loss),) = steps
+    assert network is run.critic
+    torch.testing.assert_close(loss, 0.3 * 5 * slope.square().sum() / 4 / 2)
+
+
+def test_the_generator_is_taught_to_pass_for_real(steps: list[tuple[nn.Module, Tensor]]) -> None:
+    run = begun()
+    for beside in (None, lambda generator: generator.synthesis.block(4).const.square().sum()):
+        run.beside = beside
+        before = run.draws.get_state()
+        run.generator_step()
+        fakes, _ = again(run, before, 4)
+        expected = (1 + (-run.critic(fakes)).exp()).log().mean() + (beside(run.generator) if beside else 0)
+        network, loss = steps.pop()
+        assert network is run.generator
+        torch.testing.assert_close(loss, expected)
+
+
+def test_path_length_of_a_run_is_for_all_steps_of_its_interval(steps: list[tuple[nn.Module, Tensor]]) -> None:
+    run = begun()
+    run.recipe = Recipe(batch=4, path=1.5, path_every=3)
+    run.path_mean.fill_(0.2)
+    before = run.draws.get_state()
+    run.generator_penalty()
+    fakes, ws = again(run, before, 2)
+    y = torch.randn(fakes.shape, generator=run.draws) / 8
+    (slope,) = torch.autograd.grad((fakes * y).sum(), ws)
+    lengths = slope.square().sum(2).mean(1).sqrt()
+    mean = 0.99 * 0.2 + 0.01 * lengths.mean()
+    ((network, loss),) = steps
+    assert network is run.generator
+    torch.testing.assert_close(loss, 1.5 * 3 * (lengths - mean).square().mean())
+    torch.testing.assert_close(run.path_mean, mean)
 
 
 def test_the_average_forgets_half_in_its_half_life() -> None:

@@ -1,0 +1,1 @@
+"""Changes that make the science wrong, one line each, and the tests that have to notice them."""
