@@ -315,7 +315,7 @@ def require(model: Generator, needs: type, method: str) -> None:
     """Raises BadInput unless the model is of the family a method works on."""
     # One telling attribute, not isinstance: before Python 3.12 that would compute every property, fingerprint too.
     told_by, family = {
-        Denoiser: ("predict", "a diffusion or flow model"),
+        Denoiser: ("predict", "a diffusion model"),
         Gan: ("synthesis", "a GAN"),
         Generator: ("readers", "a generator"),
     }[needs]

@@ -80,6 +80,10 @@ def _loaded(
 
     parts = _parts(given, precision, Path(config).expanduser() if config is not None else None)
     if isinstance(parts, FlowParts):
+        if slicing or offload:
+            raise BadInput(
+                f"{given} is a flow transformer, for which there is no --attention-slicing and no --offload yet."
+            )
         return _finite(FlowTransformer(parts, device=where))
     return _finite(StableDiffusion(parts, device=where, attention_slicing=slicing, offload=offload))
 

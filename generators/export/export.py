@@ -19,7 +19,7 @@ from erase.errors import BadInput, match
 from erase.model import Shot
 from erase.work import Step, Work
 from generators.export import card as cards
-from generators.export.format import FORMS, OF_GANS, Asked, Facts, Form, Place, form, refusal
+from generators.export.format import FORMS, OF_FLOWS, OF_GANS, Asked, Facts, Form, Place, form, refusal
 from generators.export.formats import gan
 from generators.export.modelspec import predicts_v
 from generators.export.published import is_published
@@ -48,7 +48,6 @@ FILES = (
     ".md",
     ".png",
 )
-OF_FLOWS = ("pipeline", "kohya-lora", "diffusers-lora", "edit")
 OPTIONS = ("variant", "error", "rank", "size")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -170,6 +169,8 @@ def _refusal(model: Model, edit: Edit, name: str, asked: Asked, out: Path) -> st
         return f"{model.name} is a GAN, which goes out as {' or '.join(OF_GANS)}."
     if isinstance(model, FlowTransformer) and name not in OF_FLOWS:
         return f"{model.name} is a flow transformer, which goes out as {', '.join(OF_FLOWS)}."
+    if isinstance(model, FlowTransformer) and model.family == "sd3" and name == "kohya-lora":
+        return "Stable Diffusion 3 has no names of kohya's; export diffusers-lora, edit or pipeline."
     if not isinstance(model, StyleGan) and name == "gan":
         return f"{model.name} is a diffusion model; gan is for generators."
     if out.suffix in FILES and out.suffix not in form(name).files:

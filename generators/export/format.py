@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Each is a module of this package that defines FORM; the order is the one they are listed in.
 FORMS = ("pipeline", "single-file", "kohya-lora", "diffusers-lora", "plugin", "edit", "gan")
 OF_GANS = ("edit", "gan")
+OF_FLOWS = ("pipeline", "kohya-lora", "diffusers-lora", "edit")
+FLOW = ("transformer.", "text_3.")  # of which only flow transformers have parameters
 DIFFUSION = ("unet.", "transformer.", "text.", "text_2.", "text_3.")  # how the parameters of a diffusion model begin
 
 
@@ -110,6 +112,8 @@ def refusal(name: str, edit: Edit, asked: Asked) -> str | None:
     diffusion = all(parameter.startswith(DIFFUSION) for parameter in edit.deltas)
     if name not in OF_GANS and not diffusion:
         return f"This edit changes a GAN, which goes out as {' or '.join(OF_GANS)}."
+    if name not in OF_FLOWS and any(parameter.startswith(FLOW) for parameter in edit.deltas):
+        return f"This edit changes a flow transformer, which goes out as {', '.join(OF_FLOWS)}."
     if name == "gan" and diffusion and edit.deltas:
         return "This edit changes a diffusion model; gan is for generators."
     return form(name).refusal(edit, asked)

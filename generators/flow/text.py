@@ -137,7 +137,12 @@ class JointReading:
         ]
 
     def _tables(self) -> list[nn.Embedding]:
-        return [self.texts[at].get_input_embeddings() for at in self.leading]
+        # T5 looks words up in its encoder's own table, which merely shares its weights with the one it names.
+        inner = [getattr(self.texts[at], "encoder", None) for at in self.leading]
+        return [
+            getattr(part, "embed_tokens", None) or self.texts[at].get_input_embeddings()
+            for at, part in zip(self.leading, inner, strict=True)
+        ]
 
     @property
     def vocabulary(self) -> Tensor:

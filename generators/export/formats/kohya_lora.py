@@ -75,8 +75,6 @@ def flux_name(layer: str) -> str:
 
 
 def _write(model: Painter, edit: Edit, folder: Path, asked: Asked) -> Work[Facts]:
-    if model.family == "sd3":
-        raise BadInput("Stable Diffusion 3 has no names of kohya's; export diffusers-lora, edit or pipeline.")
     made = yield from low_rank.factors(edit, asked, leave_out=True)
     held = {**made.factors, **_silent(model, made.factors)}
     # One alpha for all layers, for diffusers loses track of different ones; loaders scale by alpha / rank of the layer.

@@ -386,7 +386,7 @@ def test_unedited_pictures_are_not_judged(run: Run) -> None:
         (lambda name: actions.look(name, "a cat", "-5"), "names no seeds"),
         (lambda name: actions.look(name, "a cat", "abc"), "names no seeds"),
         (lambda name: actions.look(name, "a cat", "5:1"), "names no seeds"),
-        (lambda name: actions.look(name, "a cat", "0:100000"), "100,000 seeds"),
+        (lambda name: actions.look(name, "a cat", "0:100000"), "Give at most 10000"),
         (lambda name: actions.attack(name, "random", rows=0), "from 1 to 1,000"),
         (lambda name: actions.attack(name, "random", rows=999999999), "from 1 to 1,000"),
         (lambda name: actions.attack(name, "random", rows=None), "The number of prompts is empty"),

@@ -75,8 +75,8 @@ def test_a_hub_id_is_fetched_with_diffusers(toy, monkeypatch):
 
 def test_folders_that_are_no_pipeline(refused, toy, tmp_path):
     assert "no model_index.json" in refused(tmp_path)
-    patch_json(toy / "model_index.json", _class_name="FluxPipeline")
-    assert "FluxPipeline; possible here: StableDiffusionPipeline, StableDiffusionXLPipeline" in refused(toy)
+    patch_json(toy / "model_index.json", _class_name="CogView4Pipeline")
+    assert "CogView4Pipeline; possible here: StableDiffusionPipeline, StableDiffusionXLPipeline" in refused(toy)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])

@@ -23,10 +23,10 @@ from generators.export import staging
 from generators.export import verify as proving
 from generators.export.export import export
 from generators.export.formats import diffusers_folder as writing
-from generators.export.formats import pipeline as pipelines
 from generators.export.formats.pipeline import export_pipeline
 from generators.export.standalone import reopen
 from generators.export.verify import Drawn, Unproven
+from generators.stable_diffusion import adapter
 from tests.toys.pipelines import FAMILIES, patch_json
 
 SHOTS = [Shot(1, "a cat"), Shot(2, "van gogh")]
@@ -108,7 +108,7 @@ def test_what_stock_diffusers_cannot_open_is_reported_with_its_words(models, tmp
         yield from writing.write(model, folder, **options)
         (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
 
-    monkeypatch.setattr(pipelines, "write", broken)
+    monkeypatch.setattr(adapter, "write", broken)
     with pytest.raises(Unproven, match="could not open the export: .*diffusion_pytorch_model"):
         drain(export(models["sd1"], None, tmp_path / "out", shots=SHOTS))
 

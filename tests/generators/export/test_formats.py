@@ -85,7 +85,8 @@ def test_a_clean_process_opens_all_of_them(models, family, tmp_path):
     drain(write(model, tmp_path / "base"))
     asked = {
         "base": str(tmp_path / "base"), "variant": None, "dtype": "float32", "device": "cpu", "steps": STEPS,
-        "prompts": [SHOTS[0].prompt], "seeds": [SHOTS[0].seed], "guidance": model.default_guidance,
+        "prompts": [SHOTS[0].prompt], "seeds": [SHOTS[0].seed],
+        "call": model.stock_call(model.default_guidance), "absent": [],
     }  # fmt: skip
     requests = {
         name: asked | {"form": name, "path": str(tmp_path / name), "file": form(name).file} for name in OF_DIFFUSION

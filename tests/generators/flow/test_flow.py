@@ -85,6 +85,9 @@ def test_given_word_vectors_are_read_as_the_words_are(family: Family, place: Pat
     codes, again = model.encode(prompts), model.read(ids, model.embed(ids))
     assert torch.equal(codes.tokens, again.tokens)
     assert codes.pooled is not None and again.pooled is not None and torch.equal(codes.pooled, again.pooled)
+    moved = model.embed(ids).detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(model.read(ids, moved).tokens.square().sum(), moved)
+    assert (slope[:, model.opening].abs().amax(1) > 0).all()
     assert model.room == ids.shape[1] - model.opening - 1
 
 
