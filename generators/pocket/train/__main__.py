@@ -6,6 +6,10 @@
 `unpack` first, with a fresh WORK folder, goes on from the shipped models.  The defaults suit a processor with a few
 cores, where `--compile` doubles the U-Net's pace; on a GPU add `--batch 512 --per-cell 400` too.
 
+A small flow transformer of FLUX's classes, on the same renders and captions, with pocket-clip's features beside them:
+
+    python -m generators.pocket.train flow-vae flow assemble-flow --work WORK
+
 The gold standard, a U-Net that never saw a style and an object, is made with the finished text, vae and decoder:
 
     python -m generators.pocket.train unet retrained --work WORK --without Van_Gogh Towers
@@ -25,7 +29,7 @@ from generators.assets import FOLDER
 from generators.pocket.canvas import data
 from generators.pocket.train.assemble import assemble, unpack
 from generators.pocket.train.clip import train_clip, train_text
-from generators.pocket.train.flow import train_flow, train_flow_vae
+from generators.pocket.train.flow import assemble_flow, train_flow, train_flow_vae
 from generators.pocket.train.loop import Setting
 from generators.pocket.train.probe import train_probe
 from generators.pocket.train.retrained import keep_retrained
@@ -42,6 +46,7 @@ STAGES: dict[str, Callable[[Setting], None]] = {
     "assemble": assemble,
     "flow-vae": train_flow_vae,
     "flow": train_flow,
+    "assemble-flow": assemble_flow,
     "retrained": keep_retrained,
     "unpack": unpack,
 }

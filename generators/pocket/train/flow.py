@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from erase.model import Shot
+from erase.work import drain
 from generators.assets import FOLDER
+from generators.flow.families import packed, positions
+from generators.flow.folder import write
+from generators.loading import load
 from generators.pocket.canvas import data, words
+from generators.pocket.canvas.probe import accuracy, load_probe
 from generators.pocket.canvas.tokens import CONTEXT
 from generators.pocket.train import networks
 from generators.pocket.train.clip import captions, ids, learnt_tokenizer, new_clip
@@ -19,6 +25,8 @@ from generators.pocket.train.sd import latents_of, train_vae
 
 PIECES = 1024  # of the sequence tokenizer; words of concepts stay in several pieces, as in T5
 ALIGNED = 0.5  # weight of the alignment of features
+SHIFT = 1.0  # of the sampler; latents as small as these need none
+STEPS = 20
 
 
 def sequence_tokenizer() -> Any:
@@ -43,18 +51,6 @@ def sequence_tokenizer() -> Any:
 def train_flow_vae(setting: Setting) -> None:
     """pocket-flow's own VAE."""
     train_vae(setting, "flow-vae", networks.flow_vae, crop=32)
-
-
-def packed(latents: Tensor) -> Tensor:
-    """Latents [n c h w] as FLUX's tokens [n h·w/4 4·c]."""
-    n, c, h, w = latents.shape
-    return latents.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
-
-
-def positions(side: int) -> Tensor:
-    """FLUX's position ids [side·side 3] of a square of packed tokens."""
-    rows = torch.arange(side).repeat_interleave(side)
-    return torch.stack([torch.zeros(side * side), rows, torch.arange(side).repeat(side)], 1)
 
 
 class FlowLesson(nn.Module):
@@ -127,7 +123,7 @@ def train_flow(setting: Setting) -> None:
     lesson = FlowLesson(len(tokenizers[1]), features.shape[-1]).to(device)
     loop = Loop("flow", lesson, setting, 1e-3, ema=0.999, decay=0.0)
     picks, stream = batches(setting, len(latents)), setting.stream(10)
-    places = positions(networks.FLOW_SIDE // 2).to(device)
+    places = positions(networks.FLOW_SIDE // 2, networks.FLOW_SIDE // 2).to(device)
     forward = torch.compile(lesson) if setting.compile else lesson
 
     def loss_of(step: int) -> Tensor:
@@ -146,3 +142,47 @@ def train_flow(setting: Setting) -> None:
         return F.mse_loss(velocity.float(), noise - clean) + ALIGNED * (1 - alike)
 
     loop.run(loss_of)
+
+
+def assemble_flow(setting: Setting) -> None:
+    """Write pocket-flow as a diffusers folder of FLUX's classes, and measure its whole grid at several guidances."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    vae = trained("flow-vae", networks.flow_vae(), setting)
+    vae.register_to_config(scaling_factor=json.loads((setting.work / "flow-scale.json").read_text()))
+    words_of = sequence_tokenizer()
+    lesson = trained("flow", FlowLesson(len(words_of), networks.clip_config()["vision_cfg"]["width"]), setting)
+    pipe = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT), vae=vae, text_encoder=lesson.pooled,
+        tokenizer=learnt_tokenizer(), text_encoder_2=lesson.sequence, tokenizer_2=words_of,
+        transformer=lesson.transformer,
+    )  # fmt: skip
+    raw, folder = setting.work / "assembled-flow", setting.out / "pocket-flow"
+    pipe.save_pretrained(raw)
+    (raw / "studio.json").write_text(json.dumps({"latent": networks.FLOW_SIDE}))
+    folder.mkdir(parents=True, exist_ok=True)
+    drain(write(load(raw, device="cpu", dtype="fp32"), folder, dtype=torch.float16))
+    about = _measured(folder, setting)
+    told = {"steps": STEPS, "guidance": about["guidance"], "latent": networks.FLOW_SIDE, "provenance": about}
+    (folder / "studio.json").write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps(about), flush=True)
+
+
+def _measured(folder: Any, setting: Setting) -> dict[str, Any]:
+    """What the judge names of one picture of each cell, by guidance, and which guidance is best."""
+    from torchvision.utils import save_image
+
+    model = load(folder, device=str(setting.device), dtype="fp32")
+    judge = load_probe(setting.out / "pocket-probes" / "judge.safetensors")
+    shots = [Shot(188 + 1000 * place, words.canonical(*cell)) for place, cell in enumerate(data.CELLS)]
+    cells = torch.arange(len(shots))
+    about: dict[str, Any] = {"grid": {}}
+    best = -1.0
+    for guidance in (2.0, 3.0, 4.5):
+        drawn = drain(model.sample(shots, steps=STEPS, guidance=guidance))
+        style, thing = accuracy(judge, drawn, cells // len(words.OBJECTS), cells % len(words.OBJECTS))
+        about["grid"][str(guidance)] = {"style": style, "object": thing, "n": len(shots)}
+        if style + thing > best:
+            best, about["guidance"] = style + thing, guidance
+            save_image(drawn, setting.work / "flow-grid.png", nrow=len(words.OBJECTS), padding=0)
+    return about
