@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -41,7 +42,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class JointReading:
+class JointReading(ABC):
     """Several text encoders, each with its tokenizer and the number of tokens it reads.
 
     The encoders in `leading` share a vocabulary; word vectors that `read` is given are theirs. The others read the
@@ -54,18 +55,18 @@ class JointReading:
     leading: ClassVar[tuple[int, ...]]
 
     @property
+    @abstractmethod
     def stretches(self) -> tuple[Stretch, ...]:
         """Where each encoder's token codes lie."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def longest(self) -> int:
         """The number of T5's tokens, which stock pipelines are told as `max_sequence_length`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def said(self, ids: Sequence[Tensor]) -> Codes:
         """The codes of token numbers [n token], one tensor for each encoder."""
-        raise NotImplementedError
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> Codes:
         """The codes of prompts, each different prompt read once; with a graph if the encoders' weights ask for one."""
